@@ -1,0 +1,86 @@
+package fleet
+
+import "time"
+
+// Quarantine is the decision about one device and its proof: an entry of the
+// key-value bucket "quarantine" (key = device). A release is written as a
+// state, never as a deletion.
+type Quarantine struct {
+	ID          string          `json:"id"` // <device>.<decision number>
+	Device      string          `json:"device"`
+	Level       Level           `json:"level"`
+	State       QuarantineState `json:"state"`
+	Reason      string          `json:"reason"`
+	Actor       string          `json:"actor"` // operator name or rule:<id>
+	Rule        string          `json:"rule,omitempty"`
+	Incident    string          `json:"incident,omitempty"`
+	Until       time.Time       `json:"until,omitzero"` // zero: until released
+	RequestedAt time.Time       `json:"requested_at"`
+	AppliedAt   time.Time       `json:"applied_at,omitzero"`
+	ConfirmedAt time.Time       `json:"confirmed_at,omitzero"`
+	ReleasedAt  time.Time       `json:"released_at,omitzero"`
+	ReleasedBy  string          `json:"released_by,omitempty"`
+	Failure     string          `json:"failure,omitempty"` // why it is not confirmed
+	Proof       Proof           `json:"proof"`
+}
+
+// Active says whether the device is held back now.
+func (q Quarantine) Active() bool {
+	switch q.State {
+	case Requested, Applied, Confirmed, Failed:
+		return true
+	}
+	return false
+}
+
+// Proof is what the brokers answered.
+type Proof struct {
+	Brokers []BrokerProof `json:"brokers,omitempty"` // every expected broker
+	Kicked  []Connection  `json:"kicked,omitempty"`  // connections that were cut
+	Refused uint64        `json:"refused"`           // connects refused since
+}
+
+// BrokerProof is the answer of one broker.
+type BrokerProof struct {
+	ServerID    string    `json:"server_id"`
+	ServerName  string    `json:"server_name"`
+	Answered    bool      `json:"answered"`
+	Connections int       `json:"connections"` // of the device that may still speak
+	At          time.Time `json:"at,omitzero"`
+}
+
+// Connection is one connection of a device to a broker.
+type Connection struct {
+	ServerID  string    `json:"server_id"`
+	CID       uint64    `json:"cid"`
+	Protocol  string    `json:"protocol"` // nats, mqtt, websocket
+	Address   string    `json:"address"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// Delivery is one notification to one receiver: an entry of the delivery log.
+type Delivery struct {
+	ID        string    `json:"id"` // <incident change id>.<receiver>
+	Receiver  string    `json:"receiver"`
+	Kind      string    `json:"kind"` // webhook, slack
+	Incident  string    `json:"incident"`
+	Change    string    `json:"change"`
+	State     string    `json:"state"` // pending, delivered, failed
+	Attempts  int       `json:"attempts"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Status    int       `json:"status,omitempty"` // last HTTP status
+	Error     string    `json:"error,omitempty"`  // last error, without secrets
+	LatencyMS float64   `json:"latency_ms"`       // of the last attempt
+}
+
+// DeadLetter is a message that could not be accepted.
+type DeadLetter struct {
+	StreamSeq  uint64    `json:"stream_seq"`
+	Device     string    `json:"device"`
+	Subject    string    `json:"subject"`
+	ReceivedAt time.Time `json:"received_at"`
+	Reason     string    `json:"reason"` // a code: malformed, oversized, mistyped, not_finite, too_old, too_new, too_many, rejected
+	Detail     string    `json:"detail"` // one sentence: what and where
+	Raw        []byte    `json:"raw"`
+}
