@@ -1,0 +1,179 @@
+package bus
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"text/template"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// ServerConfig describes the embedded broker.
+type ServerConfig struct {
+	Name   string // server_name, unique in a cluster
+	Dir    string // JetStream's file store
+	NATS   string // listen address host:port, port 0 picks one; empty: in-process clients only
+	MQTT   string // the same for MQTT 3.1.1
+	TLS    *tls.Config
+	Keys   Keys
+	Limits Limits
+}
+
+// configText is the broker's configuration as cordon up runs it and as
+// deploy/nats/nats.conf has it for an external server. Listeners and TLS are
+// not in it: in process they are set in Go.
+var configText = template.Must(template.New("nats").Parse(`server_name: {{printf "%q" .Name}}
+max_payload: {{.Limits.MaxPayload}}
+max_control_line: 4096
+write_deadline: "10s"
+jetstream {
+  store_dir: {{printf "%q" .Dir}}
+  max_file_store: {{.Limits.StoreBytes}}
+  max_memory_store: 268435456
+}
+accounts {
+  SYS { users: [ {nkey: {{.System}}} ] }
+  AUTH { users: [ {nkey: {{.Auth}}} ] }
+  DEVICES { jetstream: enabled, users: [ {nkey: {{.Devices}}} ] }
+  CORDON { jetstream: enabled, users: [ {nkey: {{.Cordon}}} ] }
+}
+system_account: SYS
+authorization {
+  timeout: 5
+  auth_callout {
+    issuer: {{.Issuer}}
+    account: AUTH
+    auth_users: [ {{.System}}, {{.Auth}}, {{.Devices}}, {{.Cordon}} ]
+    xkey: {{.Curve}}
+  }
+}
+`))
+
+// ConfigText renders the broker's configuration without listeners.
+func ConfigText(cfg ServerConfig) (string, error) {
+	data := struct {
+		ServerConfig
+		System, Auth, Devices, Cordon, Issuer, Curve string
+	}{ServerConfig: cfg}
+	for _, part := range []struct {
+		to   *string
+		seed string
+	}{
+		{&data.System, cfg.Keys.System},
+		{&data.Auth, cfg.Keys.Auth},
+		{&data.Devices, cfg.Keys.Devices},
+		{&data.Cordon, cfg.Keys.Cordon},
+		{&data.Issuer, cfg.Keys.Issuer},
+		{&data.Curve, cfg.Keys.Curve},
+	} {
+		key, err := public(part.seed)
+		if err != nil {
+			return "", err
+		}
+		*part.to = key
+	}
+	var out bytes.Buffer
+	if err := configText.Execute(&out, data); err != nil {
+		return "", fmt.Errorf("render broker configuration: %w", err)
+	}
+	return out.String(), nil
+}
+
+// Server is the embedded broker.
+type Server struct {
+	srv        *server.Server
+	nats, mqtt string
+}
+
+// StartServer starts the broker and returns once it accepts connections.
+// refused is called with the broker's own words for every client that failed
+// before the gate was asked (TLS); it may be nil.
+func StartServer(cfg ServerConfig, log *slog.Logger, refused func(message string)) (*Server, error) {
+	text, err := ConfigText(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var opts server.Options
+	if err := opts.ProcessConfigString(text); err != nil {
+		return nil, fmt.Errorf("read broker configuration: %w", err)
+	}
+	opts.NoSigs = true
+	opts.DontListen = cfg.NATS == ""
+	if cfg.NATS != "" {
+		if opts.Host, opts.Port, err = listen("--nats", cfg.NATS); err != nil {
+			return nil, err
+		}
+		opts.TLS, opts.TLSVerify, opts.TLSConfig, opts.TLSTimeout = true, true, cfg.TLS, 5
+	}
+	if cfg.MQTT != "" {
+		if opts.MQTT.Host, opts.MQTT.Port, err = listen("--mqtt", cfg.MQTT); err != nil {
+			return nil, err
+		}
+		opts.MQTT.TLSConfig, opts.MQTT.TLSTimeout = cfg.TLS.Clone(), 5
+	}
+	srv, err := server.NewServer(&opts)
+	if err != nil {
+		return nil, fmt.Errorf("configure broker: %w", err)
+	}
+	adapter := &serverLog{log: log, refused: refused}
+	srv.SetLoggerV2(adapter, false, false, false)
+	srv.Start()
+	if !srv.ReadyForConnections(30 * time.Second) {
+		srv.Shutdown()
+		if reason := adapter.lastFatal(); reason != "" {
+			return nil, fmt.Errorf("start broker: %s", reason)
+		}
+		return nil, errors.New("start broker: not ready after 30 s")
+	}
+	s := &Server{srv: srv}
+	if cfg.NATS != "" {
+		s.nats = net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port))
+	}
+	if cfg.MQTT != "" {
+		s.mqtt = net.JoinHostPort(opts.MQTT.Host, strconv.Itoa(opts.MQTT.Port))
+	}
+	return s, nil
+}
+
+// listen splits an address and checks that it can be bound, because the
+// broker itself would only log a taken port.
+func listen(flag, address string) (host string, port int, err error) {
+	probe, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", 0, fmt.Errorf("listen on %s %s: %w; choose another port with %s HOST:PORT, or port 0 for any", flag, address, err, flag)
+	}
+	defer probe.Close()
+	host, text, err := net.SplitHostPort(probe.Addr().String())
+	if err != nil {
+		return "", 0, fmt.Errorf("read address %s: %w", address, err)
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		return "", 0, fmt.Errorf("read port of %s: %w", address, err)
+	}
+	return host, port, nil
+}
+
+// ID is the server id that callout requests and connection lists carry.
+func (s *Server) ID() string { return s.srv.ID() }
+
+// NATSAddress is the bound host:port of the NATS listener, "" without one.
+func (s *Server) NATSAddress() string { return s.nats }
+
+// MQTTAddress is the bound host:port of the MQTT listener, "" without one.
+func (s *Server) MQTTAddress() string { return s.mqtt }
+
+// Option makes a client connect in process, without a socket.
+func (s *Server) Option() nats.Option { return nats.InProcessServer(s.srv) }
+
+// Shutdown stops the broker and waits until its files are closed.
+func (s *Server) Shutdown() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}
