@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Globals are the flags that every verb has.
+type Globals struct {
+	Data     string     `help:"Directory with Cordon's data; on the same host it is all that a client verb needs." default:"${data}" env:"CORDON_DATA" type:"path" placeholder:"DIR"`
+	URL      string     `help:"Address of a running Cordon, e.g. https://cordon.example:8443." env:"CORDON_URL" placeholder:"URL"`
+	Token    string     `help:"API token for --url." env:"CORDON_TOKEN" placeholder:"TOKEN"`
+	CA       string     `help:"Certificate of the authority that signed --url's certificate." env:"CORDON_CA" type:"path" placeholder:"FILE"`
+	JSON     bool       `help:"Print JSON for programs." env:"CORDON_JSON"`
+	LogLevel slog.Level `help:"Least level to log: debug, info, warn, error." default:"info" env:"CORDON_LOG_LEVEL" placeholder:"LEVEL"`
+	Config   string     `help:"YAML file with settings; flags and environment win over it." env:"CORDON_CONFIG" type:"path" placeholder:"FILE"`
+
+	Out  io.Writer     `kong:"-"` // results
+	Err  io.Writer     `kong:"-"` // progress and problems
+	Log  *slog.Logger  `kong:"-"`
+	File *settingsFile `kong:"-"` // nil without --config
+}
+
+// root lists every verb.
+type root struct {
+	Globals
+
+	Version VersionCmd `cmd:"" help:"Print the version."`
+}
+
+// Main runs one command line and returns the exit code: 0 for success, 1 for
+// failure, 2 for a command line or settings that could not be understood.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	file, err := loadSettings(configPath(args))
+	if err != nil {
+		fmt.Fprintf(stderr, "cordon: %v\n", err)
+		return 2
+	}
+	r := &root{Globals: Globals{Out: stdout, Err: stderr, File: file}}
+	exit := -1
+	parser, err := kong.New(r,
+		kong.Name("cordon"),
+		kong.Description("Watches a fleet of devices and draws a cordon around those that go wrong."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Vars{"data": defaultData()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exit = code }),
+		kong.Resolvers(file),
+	)
+	if err != nil {
+		fmt.Fprintf(stderr, "cordon: %v\n", err)
+		return 2
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if exit >= 0 {
+		return exit
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "cordon: %v\nSay \"cordon --help\" or \"cordon VERB --help\" for what is understood.\n", err)
+		return 2
+	}
+	r.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: r.LogLevel}))
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	if err := parsed.Run(&r.Globals); err != nil {
+		fmt.Fprintf(stderr, "cordon: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// defaultData is the user's state directory for Cordon (XDG base directory
+// specification).
+func defaultData() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "cordon")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "cordon")
+	}
+	return "cordon-data"
+}
+
+// VersionCmd prints the version.
+type VersionCmd struct{}
+
+// Version is set when the binary is built.
+var Version = "dev"
+
+// Run prints the version.
+func (VersionCmd) Run(g *Globals) error {
+	_, err := fmt.Fprintln(g.Out, strings.TrimSpace("cordon "+Version))
+	return err
+}
