@@ -1,0 +1,359 @@
+package rule
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"cordon/internal/fleet"
+)
+
+// Error is a fault in a rule file.
+type Error struct {
+	File   string
+	Line   int
+	Column int
+	Text   string // what is wrong and why
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
+}
+
+// maxSource bounds the size of one rule.
+const maxSource = 64 << 10
+
+// Parse parses and checks one rule. file only serves errors.
+func Parse(file string, source []byte) (*Rule, error) {
+	if len(source) > maxSource {
+		return nil, &Error{file, 1, 1, fmt.Sprintf("rule has %d bytes, the limit is %d", len(source), maxSource)}
+	}
+	tree, err := parser.ParseBytes(source, 0)
+	if err != nil {
+		return nil, located(file, err)
+	}
+	docs := documents(tree)
+	if docs != 1 {
+		return nil, &Error{file, 1, 1, fmt.Sprintf("file holds %d documents: write one rule per file", docs)}
+	}
+	r := &Rule{}
+	decoder := yaml.NewDecoder(bytes.NewReader(source), yaml.Strict())
+	if err := decoder.Decode(r); err != nil && !errors.Is(err, io.EOF) {
+		return nil, located(file, err)
+	}
+	r.Source = string(source)
+	sum := sha256.Sum256(source)
+	r.Version = hex.EncodeToString(sum[:])[:12]
+	c := &checker{rule: r, file: file, tree: tree}
+	c.check()
+	if len(c.faults) > 0 {
+		return nil, errors.Join(c.faults...)
+	}
+	return r, nil
+}
+
+// ParseFS parses every .yaml file of a folder, in order of id. Every fault of
+// every file is in the error.
+func ParseFS(files fs.FS) ([]*Rule, error) {
+	var rules []*Rule
+	var faults []error
+	seen := map[string]string{}
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || path.Ext(name) != ".yaml" {
+			return err
+		}
+		source, err := fs.ReadFile(files, name)
+		if err != nil {
+			return fmt.Errorf("read rule %s: %w", name, err)
+		}
+		r, err := Parse(name, source)
+		if err != nil {
+			faults = append(faults, err)
+			return nil
+		}
+		if other, ok := seen[r.ID]; ok {
+			faults = append(faults, &Error{name, 1, 1, fmt.Sprintf("id %q is already the id of %s: ids are unique", r.ID, other)})
+		}
+		seen[r.ID] = name
+		rules = append(rules, r)
+		return nil
+	})
+	if err != nil {
+		faults = append(faults, err)
+	}
+	slices.SortFunc(rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
+	return rules, errors.Join(faults...)
+}
+
+func documents(tree *ast.File) int {
+	n := 0
+	for _, doc := range tree.Docs {
+		if doc.Body != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// located turns an error of the YAML library into an Error.
+func located(file string, err error) error {
+	var positioned yaml.Error
+	if errors.As(err, &positioned) {
+		at := positioned.GetToken()
+		if at != nil && at.Position != nil {
+			return &Error{file, at.Position.Line, at.Position.Column, strings.TrimSpace(positioned.GetMessage())}
+		}
+		return &Error{file, 1, 1, positioned.GetMessage()}
+	}
+	return &Error{file, 1, 1, err.Error()}
+}
+
+type checker struct {
+	rule   *Rule
+	file   string
+	tree   *ast.File
+	faults []error
+}
+
+// fault reports what is wrong with a key; offset is a column inside its value.
+func (c *checker) fault(key string, offset int, format string, args ...any) {
+	at := &Error{File: c.file, Line: 1, Column: 1, Text: fmt.Sprintf(format, args...)}
+	if p, err := yaml.PathString("$." + key); err == nil {
+		if node, err := p.FilterFile(c.tree); err == nil && node != nil && node.GetToken() != nil {
+			token := node.GetToken()
+			at.Line, at.Column = token.Position.Line, token.Position.Column
+			if offset > 0 {
+				at.Column += offset
+				if strings.HasPrefix(strings.TrimSpace(token.Origin), `"`) || strings.HasPrefix(strings.TrimSpace(token.Origin), `'`) {
+					at.Column++
+				}
+			}
+		}
+	}
+	c.faults = append(c.faults, at)
+}
+
+var (
+	idPattern        = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+	techniquePattern = regexp.MustCompile(`^T[0-9]{4}(\.[0-9]{3})?$`)
+	metricPattern    = regexp.MustCompile(`^[A-Za-z0-9_.:/-]*\*?$`)
+	placeholder      = regexp.MustCompile(`\{([a-z_]*)\}`)
+)
+
+func (c *checker) check() {
+	r := c.rule
+	if !idPattern.MatchString(r.ID) {
+		c.fault("id", 0, "id %q: use 1 to 64 of a-z 0-9 -, starting with a letter or digit", r.ID)
+	}
+	if r.Title == "" {
+		c.fault("title", 0, "title is missing: say in a few words what was detected")
+	}
+	if _, err := fleet.Parse("kind", string(r.Kind), Kinds); err != nil {
+		c.fault("kind", 0, "%v", err)
+		return
+	}
+	c.common()
+	c.foreignKeys()
+	switch r.Kind {
+	case Threshold:
+		c.threshold()
+	case Baseline:
+		c.baseline()
+	case Count:
+		c.count()
+	case Absence:
+		if r.After <= 0 {
+			c.fault("after", 0, "after is missing: say how long a silence is too long, such as 10m")
+		}
+	}
+}
+
+func (c *checker) common() {
+	r := c.rule
+	if r.Mode == "" {
+		r.Mode = fleet.Shadow
+	}
+	if _, err := fleet.Parse("mode", string(r.Mode), fleet.Modes); err != nil {
+		c.fault("mode", 0, "%v", err)
+	}
+	if _, err := fleet.Parse("evidence", string(r.Evidence), []fleet.Evidence{fleet.Own, fleet.Outside}); err != nil {
+		c.fault("evidence", 0, "%v: own for the device's own behaviour, outside for what is done to it", err)
+	}
+	if _, err := fleet.Parse("severity", string(r.Severity), fleet.Severities); err != nil {
+		c.fault("severity", 0, "%v", err)
+	}
+	if r.Level != "" {
+		if _, err := fleet.Parse("level", string(r.Level), fleet.Levels); err != nil {
+			c.fault("level", 0, "%v", err)
+		}
+	}
+	if err := CheckMode(r, r.Mode); err != nil {
+		c.fault("mode", 0, "%v", err)
+	}
+	if r.Technique != "" && !techniquePattern.MatchString(r.Technique) {
+		c.fault("technique", 0, "technique %q is no ATT&CK id such as T1110 or T1110.001", r.Technique)
+	}
+	if r.Runbook == "" {
+		c.fault("runbook", 0, "runbook is missing: say what a person should do first")
+	}
+	if len(r.FalsePositives) == 0 {
+		c.fault("false_positives", 0, "false_positives is missing: say what harmless causes are known")
+	}
+	for _, m := range placeholder.FindAllStringSubmatch(r.Sentence, -1) {
+		if !slices.Contains(Placeholders, m[1]) {
+			c.fault("sentence", 0, "sentence has {%s}: known are %s", m[1], strings.Join(Placeholders, ", "))
+		}
+	}
+}
+
+// CheckMode says why a rule may not have a mode: only evidence of a device's
+// own compromise may quarantine it.
+func CheckMode(r *Rule, mode fleet.Mode) error {
+	if mode != fleet.Armed {
+		return nil
+	}
+	if r.Evidence != fleet.Own {
+		return fmt.Errorf("rule %s can't be armed: its evidence is outside, so an outsider could use it to cut a device off", r.ID)
+	}
+	if r.Level == "" {
+		return fmt.Errorf("rule %s can't be armed: it names no level (observe, restrict or isolate)", r.ID)
+	}
+	return nil
+}
+
+// keysOf says which keys belong to one kind only.
+var keysOf = map[string][]Kind{
+	"metric": {Threshold, Baseline}, "unit": {Threshold, Baseline},
+	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline},
+	"sensitivity": {Baseline}, "direction": {Baseline}, "sustained": {Baseline}, "min_effect": {Baseline}, "min_change": {Baseline},
+	"events": {Count}, "group_by": {Count}, "threshold": {Count}, "window": {Count}, "then": {Count},
+	"after": {Absence},
+}
+
+func (c *checker) foreignKeys() {
+	root, ok := c.tree.Docs[0].Body.(*ast.MappingNode)
+	if !ok {
+		return
+	}
+	for _, v := range root.Values {
+		key := v.Key.String()
+		kinds, bound := keysOf[key]
+		if bound && !slices.Contains(kinds, c.rule.Kind) {
+			c.fault(key, 0, "%s does not belong to kind %s, which would ignore it", key, c.rule.Kind)
+		}
+	}
+}
+
+func (c *checker) metric() {
+	if c.rule.Metric == "" {
+		c.fault("metric", 0, "metric is missing: name one, or * for every metric")
+	} else if !metricPattern.MatchString(c.rule.Metric) {
+		c.fault("metric", 0, "metric %q: use a name, or a prefix ending in *", c.rule.Metric)
+	}
+}
+
+func (c *checker) threshold() {
+	r := c.rule
+	c.metric()
+	r.RaiseAfter = orDefault(r.RaiseAfter, 1)
+	r.ClearAfter = orDefault(r.ClearAfter, r.RaiseAfter)
+	c.between("raise_after", r.RaiseAfter, 1, 10_000)
+	c.between("clear_after", r.ClearAfter, 1, 10_000)
+	if r.When == "" {
+		c.fault("when", 0, "when is missing: write a condition such as value > 85.0")
+		return
+	}
+	program, err := compileReading(r.When)
+	if err != nil {
+		c.condition("when", err)
+	}
+	r.reading = program
+}
+
+func (c *checker) baseline() {
+	r := c.rule
+	c.metric()
+	if r.Sensitivity == 0 {
+		r.Sensitivity = 1e-6
+	}
+	if r.Sensitivity < 1e-300 || r.Sensitivity > 0.01 {
+		c.fault("sensitivity", 0, "sensitivity %g is no tail probability between 1e-300 and 0.01", r.Sensitivity)
+	}
+	if r.Direction == "" {
+		r.Direction = Both
+	}
+	if _, err := fleet.Parse("direction", string(r.Direction), Directions); err != nil {
+		c.fault("direction", 0, "%v", err)
+	}
+	r.Sustained = orDefault(r.Sustained, 3)
+	r.ClearAfter = orDefault(r.ClearAfter, 5)
+	c.between("sustained", r.Sustained, 1, 1000)
+	c.between("clear_after", r.ClearAfter, 1, 10_000)
+	if r.MinEffect < 0 {
+		c.fault("min_effect", 0, "min_effect %g is negative", r.MinEffect)
+	}
+	if r.MinChange < 0 {
+		c.fault("min_change", 0, "min_change %g is negative", r.MinChange)
+	}
+}
+
+func (c *checker) count() {
+	r := c.rule
+	r.AtLeast = orDefault(r.AtLeast, 1)
+	c.between("threshold", r.AtLeast, 1, 100_000)
+	if r.Window <= 0 {
+		c.fault("window", 0, "window is missing: say in how long, such as 5m")
+	}
+	for i, name := range r.GroupBy {
+		if !slices.Contains(GroupFields, name) {
+			c.fault(fmt.Sprintf("group_by[%d]", i), 0, "group_by %q is not one of %s", name, strings.Join(GroupFields, ", "))
+		}
+	}
+	if r.Events == "" {
+		c.fault("events", 0, `events is missing: write a condition such as class == "authentication"`)
+		return
+	}
+	var err error
+	if r.events, err = compileEvent(r.Events); err != nil {
+		c.condition("events", err)
+	}
+	if r.Then != "" {
+		if r.then, err = compileEvent(r.Then); err != nil {
+			c.condition("then", err)
+		}
+	}
+}
+
+func (c *checker) condition(key string, err error) {
+	var at *conditionError
+	if errors.As(err, &at) && at.line == 1 {
+		c.fault(key, at.column, "%s: %s", key, at.text)
+		return
+	}
+	c.fault(key, 0, "%s: %v", key, err)
+}
+
+func (c *checker) between(key string, value, low, high int) {
+	if value < low || value > high {
+		c.fault(key, 0, "%s is %d: use %d to %d", key, value, low, high)
+	}
+}
+
+func orDefault(v, otherwise int) int {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
