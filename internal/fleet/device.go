@@ -53,6 +53,10 @@ type Device struct {
 	Historic   bool        `json:"historic,omitempty"`  // no limit on the age of its data (replays)
 	EnrolledAt time.Time   `json:"enrolled_at"`
 	EnrolledBy string      `json:"enrolled_by"`
+	// Why and by whom it was revoked or retired.
+	StateAt     time.Time `json:"state_at,omitzero"`
+	StateBy     string    `json:"state_by,omitempty"`
+	StateReason string    `json:"state_reason,omitempty"`
 	// Certificate of an active device; empty before.
 	CertificateSerial    string    `json:"certificate_serial,omitempty"`
 	CertificateNotBefore time.Time `json:"certificate_not_before,omitzero"`

@@ -1,0 +1,209 @@
+package identity
+
+import (
+	"cmp"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"cordon/internal/fleet"
+)
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// Filter selects devices; empty fields select all. Query is found anywhere in
+// id, cohort, site, model, firmware, owner and tags, whatever its case; Tags
+// must all be there.
+type Filter struct {
+	Cohort, Site, Model, Query string
+
+	State fleet.DeviceState
+	Tags  []string
+}
+
+// Get reads a device from memory.
+func (r *Registry) Get(id string) (fleet.Device, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	d, ok := r.devices[id]
+	return d.device, ok
+}
+
+// Count is the number of devices in memory.
+func (r *Registry) Count() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.devices)
+}
+
+// All calls visit for every device, sorted by id, until it returns false.
+// visit must not call the registry.
+func (r *Registry) All(visit func(fleet.Device) bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, id := range r.ids {
+		if !visit(r.devices[id].device) {
+			return
+		}
+	}
+}
+
+// List returns a page of devices. sort is id (default), cohort, site, model,
+// state or enrolled_at, with a leading - for descending; ties go by id. The
+// cursor is opaque. Token hashes are left out. Codes: invalid (sort, cursor).
+func (r *Registry) List(filter Filter, sort, cursor string, limit int) (fleet.Page[fleet.Device], error) {
+	page := fleet.Page[fleet.Device]{Items: []fleet.Device{}}
+	order, err := parseOrder(sort)
+	if err != nil {
+		return page, err
+	}
+	after, err := parseCursor(cursor)
+	if err != nil {
+		return page, err
+	}
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	limit = min(limit, maxPage)
+	filter.Query = strings.ToLower(filter.Query)
+
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var found []position
+	for _, id := range r.ids {
+		device := r.devices[id].device
+		if filter.match(&device) {
+			found = append(found, position{order.key(&device), id})
+		}
+	}
+	page.Total = uint64(len(found))
+	slices.SortFunc(found, order.compare) // already sorted when by id
+	start := 0
+	if after != nil {
+		at, exact := slices.BinarySearchFunc(found, *after, order.compare)
+		start = at
+		if exact {
+			start++
+		}
+	}
+	end := min(start+limit, len(found))
+	for _, p := range found[start:end] {
+		page.Items = append(page.Items, Public(r.devices[p.id].device))
+	}
+	if end < len(found) {
+		page.Next = found[end-1].cursor()
+	}
+	return page, nil
+}
+
+// Public is the device without what never leaves the registry.
+func Public(d fleet.Device) fleet.Device {
+	d.TokenHash = ""
+	return d
+}
+
+// position is a device's place in an order.
+type position struct{ key, id string }
+
+func (p position) cursor() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(p.key + "\x00" + p.id))
+}
+
+func parseCursor(cursor string) (*position, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(cursor)
+	key, id, ok := strings.Cut(string(raw), "\x00")
+	if err != nil || !ok {
+		return nil, fleet.Errorf(fleet.CodeInvalid, "cursor was not made by this list").On("cursor")
+	}
+	return &position{key, id}, nil
+}
+
+type order struct {
+	key  func(*fleet.Device) string
+	sign int
+}
+
+func (o order) compare(a, b position) int {
+	if c := cmp.Compare(a.key, b.key) * o.sign; c != 0 {
+		return c
+	}
+	if o.sign < 0 {
+		return cmp.Compare(b.id, a.id)
+	}
+	return cmp.Compare(a.id, b.id)
+}
+
+func parseOrder(sort string) (order, error) {
+	o := order{sign: 1}
+	if rest, ok := strings.CutPrefix(sort, "-"); ok {
+		sort, o.sign = rest, -1
+	}
+	switch sort {
+	case "", "id":
+		o.key = func(*fleet.Device) string { return "" }
+	case "cohort":
+		o.key = func(d *fleet.Device) string { return d.Cohort }
+	case "site":
+		o.key = func(d *fleet.Device) string { return d.Site }
+	case "model":
+		o.key = func(d *fleet.Device) string { return d.Model }
+	case "state":
+		o.key = func(d *fleet.Device) string { return string(d.State) }
+	case "enrolled_at":
+		o.key = func(d *fleet.Device) string { return d.EnrolledAt.UTC().Format("2006-01-02T15:04:05.000000000") }
+	default:
+		return o, fleet.Errorf(fleet.CodeInvalid, "sort %q is not one of id, cohort, site, model, state, enrolled_at, or - and one of them", sort).On("sort")
+	}
+	return o, nil
+}
+
+func (f Filter) match(d *fleet.Device) bool {
+	if f.Cohort != "" && f.Cohort != d.Cohort || f.Site != "" && f.Site != d.Site ||
+		f.Model != "" && f.Model != d.Model || f.State != "" && f.State != d.State {
+		return false
+	}
+	for _, tag := range f.Tags {
+		if !slices.Contains(d.Tags, tag) {
+			return false
+		}
+	}
+	if f.Query == "" {
+		return true
+	}
+	for _, text := range append([]string{d.ID, d.Cohort, d.Site, d.Model, d.Firmware, d.Owner}, d.Tags...) {
+		if strings.Contains(strings.ToLower(text), f.Query) {
+			return true
+		}
+	}
+	return false
+}
+
+// Facets counts devices by cohort, site, model, state and tag. The maps are
+// shared: callers must not change them.
+func (r *Registry) Facets() map[string]map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.facets != nil && r.facetsAt == r.version {
+		return r.facets
+	}
+	facets := map[string]map[string]int{"cohort": {}, "site": {}, "model": {}, "state": {}, "tag": {}}
+	for _, h := range r.devices {
+		d := h.device
+		for name, value := range map[string]string{"cohort": d.Cohort, "site": d.Site, "model": d.Model, "state": string(d.State)} {
+			if value != "" {
+				facets[name][value]++
+			}
+		}
+		for _, tag := range d.Tags {
+			facets["tag"][tag]++
+		}
+	}
+	r.facets, r.facetsAt = facets, r.version
+	return facets
+}

@@ -1,0 +1,283 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+// positionKey holds, in bucket "position", the revision of bucket "device" up
+// to which every change is on the FLEET log.
+const positionKey = "control_device"
+
+// Config bounds what the registry hands out.
+type Config struct {
+	CertificateLife time.Duration // of a device certificate
+	TokenLife       time.Duration // of a one-time token, where the enrolment says nothing
+	MaxDevices      int           // enrolments beyond are refused
+}
+
+// DefaultConfig is a year for certificates and a day for tokens.
+func DefaultConfig() Config {
+	return Config{CertificateLife: 365 * 24 * time.Hour, TokenLife: 24 * time.Hour, MaxDevices: 200_000}
+}
+
+// Deps are what the registry needs.
+type Deps struct {
+	Bus   *bus.Bus
+	CA    *CA
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Registry is the list of devices: bucket "device", with a view in memory.
+// Writes go to the bucket by compare-and-set and are visible in the view of
+// the same process when they return.
+type Registry struct {
+	cfg   Config
+	deps  Deps
+	ready chan struct{}
+
+	bucketMu sync.Mutex
+	kv       jetstream.KeyValue
+
+	mu        sync.RWMutex
+	devices   map[string]held
+	ids       []string // sorted once loaded
+	loaded    bool
+	version   uint64          // grows with every change of the view
+	published map[uint64]bool // revisions that this process put on the log
+	facets    map[string]map[string]int
+	facetsAt  uint64
+}
+
+type held struct {
+	device   fleet.Device
+	revision uint64
+}
+
+// NewRegistry makes an inert registry; writes work at once, reads from memory
+// once Run has loaded the bucket.
+func NewRegistry(cfg Config, deps Deps) *Registry {
+	return &Registry{
+		cfg: cfg, deps: deps,
+		ready:     make(chan struct{}),
+		devices:   map[string]held{},
+		published: map[uint64]bool{},
+	}
+}
+
+// Ready is closed once the view in memory is complete.
+func (r *Registry) Ready() <-chan struct{} { return r.ready }
+
+// bucket opens the bucket once.
+func (r *Registry) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	r.bucketMu.Lock()
+	defer r.bucketMu.Unlock()
+	if r.kv == nil {
+		kv, err := r.deps.Bus.Bucket(ctx, bus.BucketDevice)
+		if err != nil {
+			return nil, err
+		}
+		r.kv = kv
+	}
+	return r.kv, nil
+}
+
+// Run keeps the view in memory and puts changes on the FLEET log that are not
+// there yet. It blocks until ctx ends.
+func (r *Registry) Run(ctx context.Context) error {
+	positions, err := r.deps.Bus.Bucket(ctx, bus.BucketPosition)
+	if err != nil {
+		return err
+	}
+	position, err := readPosition(ctx, positions)
+	if err != nil {
+		return err
+	}
+	for {
+		err := r.watch(ctx, positions, &position)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.deps.Log.Warn("registry watch ended, starting it again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (r *Registry) watch(ctx context.Context, positions jetstream.KeyValue, position *uint64) error {
+	kv, err := r.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	watcher, err := kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch bucket %s: %w", bus.BucketDevice, err)
+	}
+	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	saved, blocked := *position, false
+	for {
+		select {
+		case <-ctx.Done():
+			return r.savePosition(context.WithoutCancel(ctx), positions, saved, *position)
+		case <-tick.C:
+			if blocked {
+				return errors.New("a control record could not be published")
+			}
+			if err := r.savePosition(ctx, positions, saved, *position); err != nil {
+				return err
+			}
+			saved = *position
+		case entry, ok := <-watcher.Updates():
+			if !ok {
+				return errors.New("watch closed by the broker")
+			}
+			if entry == nil {
+				r.finishLoading()
+				continue
+			}
+			device, err := r.observe(entry)
+			if err != nil {
+				r.deps.Log.Error("registry entry can't be read", "device", entry.Key(), "error", err)
+				continue
+			}
+			if blocked || entry.Revision() <= *position {
+				continue
+			}
+			if err := r.publishOnce(ctx, device, entry.Revision()); err != nil {
+				// The position stays, so that the next watch starts over here.
+				r.deps.Log.Warn("device change is not on the log yet", "device", device.ID, "error", err)
+				blocked = true
+				continue
+			}
+			*position = entry.Revision()
+		}
+	}
+}
+
+// observe takes an entry of the bucket into the view, unless it is older than
+// what the view has.
+func (r *Registry) observe(entry jetstream.KeyValueEntry) (fleet.Device, error) {
+	device := fleet.Device{ID: entry.Key()}
+	if entry.Operation() != jetstream.KeyValuePut {
+		device.State = fleet.Retired
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if old, ok := r.devices[device.ID]; ok && old.revision < entry.Revision() {
+			delete(r.devices, device.ID)
+			if i, found := slices.BinarySearch(r.ids, device.ID); found && r.loaded {
+				r.ids = slices.Delete(r.ids, i, i+1)
+			}
+			r.version++
+		}
+		return device, nil
+	}
+	if err := json.Unmarshal(entry.Value(), &device); err != nil {
+		return device, fmt.Errorf("decode device: %w", err)
+	}
+	r.put(device, entry.Revision())
+	return device, nil
+}
+
+func (r *Registry) put(device fleet.Device, revision uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, known := r.devices[device.ID]
+	if known && old.revision >= revision {
+		return
+	}
+	r.devices[device.ID] = held{device, revision}
+	r.version++
+	if known || !r.loaded {
+		return // the ids are collected when loading ends
+	}
+	i, _ := slices.BinarySearch(r.ids, device.ID)
+	r.ids = slices.Insert(r.ids, i, device.ID)
+}
+
+func (r *Registry) finishLoading() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ids = r.ids[:0]
+	for id := range r.devices {
+		r.ids = append(r.ids, id)
+	}
+	slices.Sort(r.ids)
+	if !r.loaded {
+		r.loaded = true
+		close(r.ready)
+	}
+}
+
+// publishOnce publishes the change unless the writer in this process did.
+func (r *Registry) publishOnce(ctx context.Context, device fleet.Device, revision uint64) error {
+	r.mu.Lock()
+	done := r.published[revision]
+	delete(r.published, revision)
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	return r.publish(ctx, device, revision)
+}
+
+func (r *Registry) publish(ctx context.Context, device fleet.Device, revision uint64) error {
+	data, err := json.Marshal(fleet.Control{Device: &fleet.DeviceChange{
+		ID: device.ID, Cohort: device.Cohort, Tags: device.Tags, TimeZone: device.TimeZone, Historic: device.Historic,
+		Retired: device.State == fleet.Revoked || device.State == fleet.Retired,
+	}})
+	if err != nil {
+		return fmt.Errorf("encode control record: %w", err)
+	}
+	_, err = r.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".device."+device.ID, data,
+		jetstream.WithMsgID("device."+device.ID+"."+strconv.FormatUint(revision, 10)))
+	if err != nil {
+		return fmt.Errorf("publish control record: %w", err)
+	}
+	return nil
+}
+
+func readPosition(ctx context.Context, positions jetstream.KeyValue) (uint64, error) {
+	entry, err := positions.Get(ctx, positionKey)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read position of the registry: %w", err)
+	}
+	position, err := strconv.ParseUint(string(entry.Value()), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read position of the registry: %w", err)
+	}
+	return position, nil
+}
+
+func (r *Registry) savePosition(ctx context.Context, positions jetstream.KeyValue, saved, position uint64) error {
+	if saved == position {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	// A lower position, written by a slower process, only republishes.
+	if _, err := positions.Put(ctx, positionKey, []byte(strconv.FormatUint(position, 10))); err != nil {
+		return fmt.Errorf("write position of the registry: %w", err)
+	}
+	return nil
+}
