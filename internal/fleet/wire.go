@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"time"
@@ -64,6 +66,20 @@ func EncodeTelemetry(dst []byte, boot string, seq uint64, readings []Reading) []
 		dst = append(dst, '}')
 	}
 	return append(dst, "]}"...)
+}
+
+// EncodeAudit is the JSON of one audit message:
+// {"boot","seq","events":[AuditEvent, …]}.
+func EncodeAudit(boot string, seq uint64, events []AuditEvent) ([]byte, error) {
+	raw, err := json.Marshal(struct {
+		Boot   string       `json:"boot"`
+		Seq    uint64       `json:"seq"`
+		Events []AuditEvent `json:"events"`
+	}{boot, seq, events})
+	if err != nil {
+		return nil, fmt.Errorf("encode audit events: %w", err)
+	}
+	return raw, nil
 }
 
 func appendValue(dst []byte, v float64) []byte {
