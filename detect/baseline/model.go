@@ -1,0 +1,200 @@
+package baseline
+
+import (
+	"math"
+)
+
+// Settings are the constants of the mechanism: one set for every stream.
+type Settings struct {
+	LevelSpan  float64 // readings that the level averages over
+	ScaleSpan  float64 // readings that the scale averages over
+	SlowSpan   float64 // readings that the slow mean averages over
+	Clip       float64 // outliers are clipped at so many scales
+	SeasonRate float64 // least weight of a new day in an hour's mean
+	Needed     uint32  // samples in the histograms before a stream is ready
+	DaySpan    int64   // seconds of history before a stream is ready
+	Slow       float64 // slow-mean values that count as one independent value
+}
+
+// DefaultSettings are used everywhere.
+func DefaultSettings() Settings {
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 60, DaySpan: 24 * 3600, Slow: 1}
+}
+
+const hours = 24
+
+// Model is what is known of one stream. Its zero value knows nothing. All
+// fields are plain data; see Encode.
+type Model struct {
+	N       uint32 // values that taught
+	Started int64  // Unix seconds of the first of them
+	Level   float64
+	Scale   float64
+	Slow    float64
+	Season  [hours]float32 // mean minus level, by local hour
+	Seen    [hours]uint8   // days seen, saturating
+
+	hour  int8 // being collected; -1 none
+	sum   float64
+	count uint32
+
+	fast histogram // of residuals
+	slow histogram // of their slow mean
+	days uint8     // 0: the daily cycle is still unseen, histograms closed
+}
+
+// Judgement is what a model says about one reading.
+type Judgement struct {
+	Ready    bool
+	Surprise float64 // minus the decimal logarithm of the tail probability
+	Center   float64 // expected
+	Residual float64
+	Up       bool // the reading, or its slow mean, lies above what is expected
+	Shift    bool // the slow mean is the stranger of the two
+}
+
+// P is the tail probability.
+func (j Judgement) P() float64 { return math.Pow(10, -j.Surprise) }
+
+// Observe judges a reading, then learns from it. at is Unix seconds of event
+// time, local the seconds to add for the device's local time. A value that
+// must not teach (the device is quarantined) only gets its judgement.
+func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach bool) Judgement {
+	second := mod(at+int64(local), 86400)
+	hour := int(second / 3600)
+	if m.N == 0 {
+		if !teach {
+			return Judgement{Center: x}
+		}
+		m.Started, m.Level, m.hour = at, x, int8(hour)
+	}
+	center := m.Level + m.season(second)
+	e := x - center
+	slow := m.Slow + max(1/s.SlowSpan, 1/float64(m.fast.N+1))*(e-m.Slow)
+	j := Judgement{Center: center, Residual: e, Up: e > 0}
+	if m.fast.N > 0 {
+		m.judge(s, &j, e, slow)
+	}
+	if teach {
+		m.learn(s, at, hour, x, e, slow)
+	}
+	return j
+}
+
+func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) {
+	if m.fast.N < s.Needed {
+		return
+	}
+	j.Ready = m.Ready(s)
+	floor := math.Abs(j.Center) * 1e-9
+	a := m.fast.surprise(e, 1, floor)
+	b := m.slow.surprise(slow, s.Slow, floor)
+	j.Surprise = math.Sqrt(a*a + b*b)
+	if b > a {
+		j.Shift = true
+		j.Up = slow > m.slow.quantile(0.5)
+	} else {
+		j.Up = e > m.fast.quantile(0.5)
+	}
+}
+
+func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow float64) {
+	m.N++
+	n := float64(m.N)
+	limit := math.Inf(1)
+	if m.N > 50 {
+		limit = s.Clip * m.Scale
+	}
+	clipped := min(max(e, -limit), limit)
+	m.Scale += max(1/s.ScaleSpan, 1/n) * (math.Abs(clipped) - m.Scale)
+	m.collect(s, hour, x-m.Level, limit)
+	m.Level += max(1/s.LevelSpan, 1/n) * clipped
+	m.Slow = slow
+	m.fast.add(e)
+	m.slow.add(slow)
+	if m.days == 0 && at-m.Started >= s.DaySpan {
+		m.days = 1
+	}
+}
+
+// collect gathers the current hour's mean and folds it into the cycle when
+// the hour is over.
+func (m *Model) collect(s *Settings, hour int, offset, limit float64) {
+	if int(m.hour) != hour {
+		m.fold(s)
+		m.hour = int8(hour)
+	}
+	if m.Seen[hour] > 0 && !math.IsInf(limit, 1) {
+		old := float64(m.Season[hour])
+		offset = min(max(offset, old-limit), old+limit)
+	}
+	m.sum += offset
+	m.count++
+}
+
+func (m *Model) fold(s *Settings) {
+	if m.count == 0 || m.hour < 0 {
+		return
+	}
+	mean := m.sum / float64(m.count)
+	m.sum, m.count = 0, 0
+	h := m.hour
+	if m.Seen[h] < math.MaxUint8 {
+		m.Seen[h]++
+	}
+	weight := max(s.SeasonRate, 1/float64(m.Seen[h]))
+	m.Season[h] += float32(weight * (mean - float64(m.Season[h])))
+}
+
+// season is the cycle's value at a second of the local day, linear between
+// the centres of the hours.
+func (m *Model) season(second int64) float64 {
+	hour := int(second / 3600)
+	if m.Seen[hour] == 0 {
+		return 0
+	}
+	own := float64(m.Season[hour])
+	part := float64(second%3600)/3600 - 0.5
+	other := (hour + 1) % hours
+	if part < 0 {
+		other, part = (hour+hours-1)%hours, -part
+	}
+	if m.Seen[other] == 0 {
+		return own
+	}
+	return own + part*(float64(m.Season[other])-own)
+}
+
+// Ready says whether the model has learned enough to judge.
+func (m *Model) Ready(s *Settings) bool { return m.days > 0 && m.fast.N >= s.Needed }
+
+// Samples is how many values taught the model.
+func (m *Model) Samples() uint32 { return m.N }
+
+// Band is the range that holds the central 99.9 % of what was learned, around
+// the expectation at a time.
+func (m *Model) Band(at int64, local int32) (low, center, high float64) {
+	center = m.Level + m.season(mod(at+int64(local), 86400))
+	if m.fast.N == 0 {
+		return center, center, center
+	}
+	return center + m.fast.quantile(0.0005), center, center + m.fast.quantile(0.9995)
+}
+
+// Hours is how many hours of the day have been seen.
+func (m *Model) Hours() int {
+	n := 0
+	for _, s := range m.Seen {
+		if s > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func mod(a, b int64) int64 {
+	if r := a % b; r >= 0 {
+		return r
+	}
+	return a%b + b
+}
