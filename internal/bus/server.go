@@ -177,3 +177,15 @@ func (s *Server) Shutdown() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
 }
+
+// ExternalConfig is the whole configuration of a nats-server of one's own:
+// ConfigText with listeners and the certificates that lie in keyDir.
+func ExternalConfig(cfg ServerConfig, keyDir string) (string, error) {
+	text, err := ConfigText(cfg)
+	if err != nil {
+		return "", err
+	}
+	tlsBlock := fmt.Sprintf("tls {\n  cert_file: %q\n  key_file: %q\n  ca_file: %q\n  verify: true\n  timeout: 5\n}\n",
+		keyDir+"/broker-cert.pem", keyDir+"/broker-key.pem", keyDir+"/ca.pem")
+	return text + "listen: \"0.0.0.0:4222\"\nhttp: \"127.0.0.1:8222\"\n" + tlsBlock + "mqtt {\n  listen: \"0.0.0.0:8883\"\n" + tlsBlock + "}\n", nil
+}

@@ -1,0 +1,80 @@
+package app
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"cordon/alert/notify"
+)
+
+// Config is what cordon up is told, by flags, environment and settings file.
+type Config struct {
+	HTTP    string   `help:"Address of the dashboard and API; port 0 picks one." default:"127.0.0.1:8443" env:"CORDON_HTTP" placeholder:"HOST:PORT"`
+	NATS    string   `help:"Address where devices connect with NATS; port 0 picks one." name:"nats" default:"127.0.0.1:4222" env:"CORDON_NATS" placeholder:"HOST:PORT"`
+	MQTT    string   `help:"Address where devices connect with MQTT 3.1.1; port 0 picks one." name:"mqtt" default:"127.0.0.1:8883" env:"CORDON_MQTT" placeholder:"HOST:PORT"`
+	Host    []string `help:"Names and addresses by which others reach this host; they go into its certificates, the first into the answers to devices." env:"CORDON_HOST" placeholder:"NAME"`
+	Rules   string   `help:"Directory with rules of your own (*.yaml), beside the shipped ones." env:"CORDON_RULES" type:"path" placeholder:"DIR"`
+	Link    string   `help:"Address of the dashboard as people reach it, for links in notifications; default: --http." env:"CORDON_LINK" placeholder:"URL"`
+	StoreMB int64    `help:"Most megabytes that the broker keeps of what devices sent." name:"store-mb" default:"8192" env:"CORDON_STORE_MB" placeholder:"MB"`
+
+	ClickHouse    string `help:"A ClickHouse of your own instead of the embedded one: clickhouse://user:password@host:9000/database." name:"clickhouse" env:"CORDON_CLICKHOUSE" placeholder:"DSN"`
+	EngineLibrary string `help:"Path of libchdb.so, the embedded ClickHouse; default: where make installed it." env:"CORDON_ENGINE_LIBRARY" type:"path" placeholder:"FILE"`
+
+	Receivers []notify.Receiver `kong:"-"`
+	Version   string            `kong:"-"`
+}
+
+// Roles are the parts that one process of cordon serve runs.
+type Roles struct{ Ingest, Detect, Alert, Web bool }
+
+// ParseRoles reads a list such as ingest,detect,alert,web.
+func ParseRoles(names []string) (Roles, error) {
+	var r Roles
+	for _, name := range names {
+		switch name {
+		case "ingest":
+			r.Ingest = true
+		case "detect":
+			r.Detect = true
+		case "alert":
+			r.Alert = true
+		case "web":
+			r.Web = true
+		default:
+			return Roles{}, fmt.Errorf("role %q is not one of ingest, detect, alert, web", name)
+		}
+	}
+	if r == (Roles{}) {
+		return Roles{}, fmt.Errorf("say which roles to run: --role ingest,detect,alert,web")
+	}
+	return r, nil
+}
+
+// reachable replaces the host of a bound address by the name that others use.
+func (c Config) reachable(scheme, address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return scheme + "://" + address
+	}
+	switch {
+	case len(c.Host) > 0:
+		host = c.Host[0]
+	case host == "" || host == "0.0.0.0" || host == "::":
+		host = "127.0.0.1"
+	}
+	u := url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port)}
+	return u.String()
+}
+
+// names go into server certificates.
+func (c Config) names() []string {
+	names := append([]string{}, c.Host...)
+	for _, address := range []string{c.HTTP, c.NATS, c.MQTT} {
+		if host, _, err := net.SplitHostPort(address); err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+			names = append(names, strings.Trim(host, "[]"))
+		}
+	}
+	return names
+}
