@@ -61,7 +61,7 @@ func Up(ctx context.Context, dir string, cfg Config, demoMode bool, log *slog.Lo
 		return err
 	}
 	r := Ready{
-		URL: web.url, NATS: p.nats, MQTT: p.mqtt, CA: filepath.Join(dir, "keys", "ca.pem"),
+		URL: web.url, NATS: p.nats, MQTT: p.mqtt, CA: filepath.Join(dir, "keys", identity.CertFile),
 		AdminUser: web.adminUser, AdminPasswordFile: web.passwordFile, CLITokenFile: web.tokenFile,
 	}
 	if p.engine != nil {

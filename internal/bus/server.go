@@ -186,6 +186,6 @@ func ExternalConfig(cfg ServerConfig, keyDir string) (string, error) {
 		return "", err
 	}
 	tlsBlock := fmt.Sprintf("tls {\n  cert_file: %q\n  key_file: %q\n  ca_file: %q\n  verify: true\n  timeout: 5\n}\n",
-		keyDir+"/broker-cert.pem", keyDir+"/broker-key.pem", keyDir+"/ca.pem")
+		keyDir+"/broker-cert.pem", keyDir+"/broker-key.pem", keyDir+"/ca.crt")
 	return text + "listen: \"0.0.0.0:4222\"\nhttp: \"127.0.0.1:8222\"\n" + tlsBlock + "mqtt {\n  listen: \"0.0.0.0:8883\"\n" + tlsBlock + "}\n", nil
 }

@@ -78,7 +78,7 @@ func (c *InitCmd) Run(_ context.Context, g *Globals) error {
 	if err := app.Init(c.Keys, c.Host); err != nil {
 		return err
 	}
-	fmt.Fprintf(g.Out, "%s has the authority (ca.pem), the broker's keys (broker.json) and nats.conf.\nStart the broker with: nats-server -c %s/nats.conf\n", c.Keys, c.Keys)
+	fmt.Fprintf(g.Out, "%s has the authority (ca.crt), the broker's keys (broker.json) and nats.conf.\nStart the broker with: nats-server -c %s/nats.conf\n", c.Keys, c.Keys)
 	return nil
 }
 
