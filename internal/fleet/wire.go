@@ -30,7 +30,7 @@ const (
 // no JSON form and is left out: it was never measured.
 func EncodeTelemetry(dst []byte, boot string, seq uint64, readings []Reading) []byte {
 	dst = append(dst, `{"boot":`...)
-	dst = strconv.AppendQuote(dst, boot)
+	dst = appendText(dst, boot)
 	dst = append(dst, `,"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
 	if oneInstant(readings) {
@@ -41,7 +41,7 @@ func EncodeTelemetry(dst []byte, boot string, seq uint64, readings []Reading) []
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = strconv.AppendQuote(dst, r.Metric)
+			dst = appendText(dst, r.Metric)
 			dst = append(dst, ':')
 			dst = appendValue(dst, r.Value)
 		}
@@ -60,7 +60,7 @@ func EncodeTelemetry(dst []byte, boot string, seq uint64, readings []Reading) []
 		dst = append(dst, `{"ts":"`...)
 		dst = r.ObservedAt.UTC().AppendFormat(dst, time.RFC3339Nano)
 		dst = append(dst, `","metric":`...)
-		dst = strconv.AppendQuote(dst, r.Metric)
+		dst = appendText(dst, r.Metric)
 		dst = append(dst, `,"value":`...)
 		dst = appendValue(dst, r.Value)
 		dst = append(dst, '}')
@@ -80,6 +80,22 @@ func EncodeAudit(boot string, seq uint64, events []AuditEvent) ([]byte, error) {
 		return nil, fmt.Errorf("encode audit events: %w", err)
 	}
 	return raw, nil
+}
+
+// appendText appends s as a JSON string; plain ASCII needs no escaping.
+func appendText(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			quoted, err := json.Marshal(s)
+			if err != nil { // a string always has a JSON form
+				return append(dst, `""`...)
+			}
+			return append(dst, quoted...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
 }
 
 func appendValue(dst []byte, v float64) []byte {
