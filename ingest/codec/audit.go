@@ -1,0 +1,221 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"cordon/internal/fleet"
+)
+
+// audit decodes JSON events or syslog lines.
+func (m *message) audit(rec *fleet.Record) *Rejection {
+	var rej *Rejection
+	switch ct := m.contentType(); ct {
+	case "application/json":
+		rej = m.auditJSON(rec)
+	case "text/plain", "application/syslog", "application/octet-stream":
+		rej = m.auditLines(rec)
+	case "":
+		if looksJSON(m.payload) {
+			rej = m.auditJSON(rec)
+		} else {
+			rej = m.auditLines(rec)
+		}
+	default:
+		rej = reject(Rejected, "content type %q is not accepted for audit events, use application/json or text/plain", ct)
+	}
+	if rej != nil {
+		return rej
+	}
+	for i := range rec.Audit {
+		if rej := m.checkTime(rec.Audit[i].ObservedAt, rec.ReceivedAt); rej != nil {
+			rej.Detail = fmt.Sprintf("event %d was %s", i+1, rej.Detail)
+			return rej
+		}
+	}
+	return nil
+}
+
+// looksJSON takes '{' and an array of objects for JSON: a line may start with
+// '[' as well, as the kernel's do.
+func looksJSON(data []byte) bool {
+	data = bytes.TrimLeft(data, " \t\r\n")
+	if len(data) == 0 {
+		return false
+	}
+	if data[0] == '{' {
+		return true
+	}
+	if data[0] != '[' {
+		return false
+	}
+	rest := bytes.TrimLeft(data[1:], " \t\r\n")
+	return len(rest) == 0 || rest[0] == '{' || rest[0] == ']'
+}
+
+// event is an audit event as devices write it.
+type event struct {
+	TS       moment           `json:"ts"`
+	Class    string           `json:"class"`
+	Activity string           `json:"activity"`
+	Outcome  string           `json:"outcome"`
+	Program  string           `json:"program"`
+	Actor    string           `json:"actor"`
+	User     string           `json:"user"`
+	Message  string           `json:"message"`
+	Fields   map[string]plain `json:"fields"`
+	Repeat   int              `json:"repeat"`
+}
+
+// envelope is every JSON form at once: a single event, or events in a wrapper,
+// or what the broker answers to a publish.
+type envelope struct {
+	event
+	Boot   string   `json:"boot"`
+	Seq    uint64   `json:"seq"`
+	Events *[]event `json:"events"`
+	Stream string   `json:"stream"`
+	Type   string   `json:"type"`
+}
+
+// moment is a time as RFC 3339 text or Unix seconds or milliseconds.
+type moment struct{ time.Time }
+
+func (t *moment) UnmarshalJSON(raw []byte) error {
+	if string(raw) == "null" {
+		return nil
+	}
+	if raw[0] == '"' {
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return err
+		}
+		at, err := parseTime([]byte(text))
+		if err != nil {
+			return reject(Malformed, "ts %q is not RFC 3339 such as 2026-11-22T17:30:00Z", clip(text))
+		}
+		t.Time = at
+		return nil
+	}
+	v, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil {
+		return reject(Mistyped, "ts %s is neither a text nor a number", clip(string(raw)))
+	}
+	at, rej := unixTime(v)
+	if rej != nil {
+		return rej
+	}
+	t.Time = at
+	return nil
+}
+
+// plain is a text, or a number or truth value taken as its text.
+type plain string
+
+func (p *plain) UnmarshalJSON(raw []byte) error {
+	switch c := raw[0]; c {
+	case '"':
+		return json.Unmarshal(raw, (*string)(p))
+	case '{', '[':
+		return reject(Mistyped, "fields holds %s, expected a text, number or truth value", clip(string(raw)))
+	default:
+		*p = plain(raw)
+		return nil
+	}
+}
+
+func (m *message) auditJSON(rec *fleet.Record) *Rejection {
+	var events []event
+	if data := bytes.TrimLeft(m.payload, " \t\r\n"); len(data) > 0 && data[0] == '[' {
+		if rej := m.strict(&events, "audit JSON"); rej != nil {
+			return rej
+		}
+	} else {
+		var env envelope
+		if rej := m.strict(&env, "audit JSON"); rej != nil {
+			return rej
+		}
+		if env.Boot != "" {
+			if rej := m.setBoot(rec, env.Boot); rej != nil {
+				return rej
+			}
+		}
+		if env.Seq != 0 {
+			rec.Seq = env.Seq
+		}
+		switch {
+		case env.Events != nil:
+			events = *env.Events
+		case env.Class == "" && env.Message == "" && (env.Stream != "" || strings.HasPrefix(env.Type, "io.nats.")):
+			return forgedReply()
+		default:
+			events = []event{env.event}
+		}
+	}
+	if len(events) > m.limits.MaxEvents {
+		return reject(TooMany, "message holds %d events, the limit is %d", len(events), m.limits.MaxEvents)
+	}
+	rec.Audit = make([]fleet.AuditEvent, 0, len(events))
+	for i := range events {
+		e, rej := m.event(&events[i], rec.ReceivedAt)
+		if rej != nil {
+			rej.Detail = fmt.Sprintf("event %d: %s", i+1, rej.Detail)
+			return rej
+		}
+		rec.Audit = append(rec.Audit, e)
+	}
+	return nil
+}
+
+// event checks one JSON event. One without a class is classified by its
+// program and message, as a line of the same words would be.
+func (m *message) event(in *event, receivedAt time.Time) (fleet.AuditEvent, *Rejection) {
+	out := fleet.AuditEvent{
+		ObservedAt: in.TS.Time, Class: in.Class, Activity: in.Activity, Outcome: in.Outcome,
+		Program: in.Program, Actor: in.Actor, User: in.User, Message: in.Message, Repeat: in.Repeat,
+	}
+	if out.Class == "" && out.Message == "" {
+		return out, reject(Malformed, "it has neither class nor message")
+	}
+	for _, f := range []struct{ name, text string }{
+		{"class", out.Class},
+		{"activity", out.Activity},
+		{"outcome", out.Outcome},
+		{"program", out.Program},
+		{"actor", out.Actor},
+		{"user", out.User},
+	} {
+		if len(f.text) > m.limits.MaxText {
+			return out, reject(TooMany, "%s has %d bytes, the limit is %d", f.name, len(f.text), m.limits.MaxText)
+		}
+	}
+	if n := len(in.Fields); n > m.limits.MaxFields {
+		return out, reject(TooMany, "it has %d fields, the limit is %d", n, m.limits.MaxFields)
+	}
+	if out.Repeat < 0 || out.Repeat > maxRepeat {
+		return out, reject(Mistyped, "repeat is %d, expected 0 to %d", out.Repeat, maxRepeat)
+	}
+	if len(in.Fields) > 0 {
+		out.Fields = make(map[string]string, len(in.Fields))
+		for k, v := range in.Fields {
+			if len(k) > m.limits.MaxText || len(v) > m.limits.MaxText {
+				return out, reject(TooMany, "field %q has more than %d bytes", clip(k), m.limits.MaxText)
+			}
+			out.Fields[k] = string(v)
+		}
+	}
+	if out.ObservedAt.IsZero() {
+		out.ObservedAt = receivedAt
+	}
+	if out.Class == "" {
+		classify(&out)
+	}
+	return out, nil
+}
+
+// maxRepeat bounds how many events one line may claim to stand for.
+const maxRepeat = 1_000_000
