@@ -32,7 +32,12 @@ type Globals struct {
 type root struct {
 	Globals
 
+	Up      UpCmd      `cmd:"" help:"Run everything in one process, broker and ClickHouse embedded."`
+	Serve   ServeCmd   `cmd:"" help:"Run some roles against an external broker and ClickHouse."`
+	Init    InitCmd    `cmd:"" help:"Make the keys and the broker configuration that serve needs."`
+	Health  HealthCmd  `cmd:"" help:"Ask a running role whether it is well."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
+	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
 }
 
 // Main runs one command line and returns the exit code: 0 for success, 1 for
@@ -45,15 +50,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	r := &root{Globals: Globals{Out: stdout, Err: stderr, File: file}}
 	exit := -1
-	parser, err := kong.New(r,
-		kong.Name("cordon"),
-		kong.Description("Watches a fleet of devices and draws a cordon around those that go wrong."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"data": defaultData()},
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exit = code }),
-		kong.Resolvers(file),
-	)
+	parser, err := newParser(r, file, stdout, stderr, func(code int) { exit = code })
 	if err != nil {
 		fmt.Fprintf(stderr, "cordon: %v\n", err)
 		return 2
@@ -76,6 +73,18 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+func newParser(r *root, file *settingsFile, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	return kong.New(r,
+		kong.Name("cordon"),
+		kong.Description("Watches a fleet of devices and draws a cordon around those that go wrong."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Vars{"data": defaultData()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(exit),
+		kong.Resolvers(file),
+	)
 }
 
 // defaultData is the user's state directory for Cordon (XDG base directory
