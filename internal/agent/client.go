@@ -21,7 +21,7 @@ import (
 // Registration is what a device is enrolled as.
 type Registration struct {
 	ID       string   `json:"id"`
-	Cohort   string   `json:"cohort"`
+	Cohort   string   `json:"cohort,omitempty"`
 	Site     string   `json:"site,omitempty"`
 	Model    string   `json:"model,omitempty"`
 	Firmware string   `json:"firmware,omitempty"`
