@@ -1,0 +1,337 @@
+package incident
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+const (
+	consumerName = "incident"
+	ackWait      = time.Minute
+	fetchWait    = 2 * time.Second
+	maxTries     = 20
+)
+
+// consume takes findings in order, batch by batch, until ctx ends.
+func (s *Service) consume(ctx context.Context) error {
+	consumer, err := s.deps.Bus.Core.CreateOrUpdateConsumer(ctx, bus.StreamFindings, jetstream.ConsumerConfig{
+		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+		MaxAckPending: 4 * s.cfg.Batch, MaxDeliver: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("create consumer %s of %s: %w", consumerName, bus.StreamFindings, err)
+	}
+	for ctx.Err() == nil {
+		msgs, err := s.fetch(ctx, consumer)
+		if err != nil {
+			s.fail(err)
+			s.wait(ctx, 0)
+			continue
+		}
+		s.observe(msgs)
+		if len(msgs) == 0 {
+			continue
+		}
+		if !s.handle(ctx, msgs) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// fetch takes one finding, waiting for it, and then what else is there.
+func (s *Service) fetch(ctx context.Context, consumer jetstream.Consumer) ([]jetstream.Msg, error) {
+	var out []jetstream.Msg
+	take := func(batch jetstream.MessageBatch, err error) error {
+		if err != nil {
+			return err
+		}
+		for msg := range batch.Messages() {
+			out = append(out, msg)
+		}
+		return batch.Error()
+	}
+	within, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	err := take(consumer.Fetch(1, jetstream.FetchContext(within)))
+	if err == nil && len(out) > 0 {
+		err = take(consumer.FetchNoWait(s.cfg.Batch - 1))
+	}
+	if err != nil && len(out) == 0 && ctx.Err() == nil && !quiet(err) {
+		return nil, fmt.Errorf("fetch findings: %w", err)
+	}
+	return out, nil
+}
+
+func quiet(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, jetstream.ErrNoMessages)
+}
+
+// observe keeps the lag that Status shows.
+func (s *Service) observe(msgs []jetstream.Msg) {
+	if len(msgs) == 0 {
+		s.pending.Store(0)
+		s.failure.Store(nil)
+		return
+	}
+	if meta, err := msgs[len(msgs)-1].Metadata(); err == nil {
+		s.pending.Store(meta.NumPending + uint64(len(msgs)))
+	}
+}
+
+// handle applies a batch and acknowledges it; false means that ctx ended
+// first and the findings will come again.
+func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
+	var order []string
+	byDevice := map[string][]arrival{}
+	for _, msg := range msgs {
+		a, ok := s.decode(msg)
+		if !ok {
+			continue
+		}
+		device := a.finding.Device
+		if byDevice[device] == nil {
+			order = append(order, device)
+		}
+		byDevice[device] = append(byDevice[device], a)
+	}
+	for _, device := range order {
+		for try := 0; ; try++ {
+			err := s.apply(ctx, device, byDevice[device])
+			if err == nil {
+				s.failure.Store(nil)
+				break
+			}
+			if ctx.Err() != nil {
+				return false
+			}
+			s.fail(err)
+			s.metrics.retries.Inc()
+			for _, msg := range msgs {
+				_ = msg.InProgress()
+			}
+			s.wait(ctx, try)
+		}
+	}
+	for _, msg := range msgs {
+		if err := msg.Ack(); err != nil {
+			s.log.Debug("finding not acknowledged; it will come again", "error", err)
+		}
+	}
+	s.rate.Add(s.now(), uint64(len(msgs)))
+	return true
+}
+
+func (s *Service) fail(err error) {
+	text := err.Error()
+	s.failure.Store(&text)
+	s.log.Warn("findings wait", "error", err)
+}
+
+func (s *Service) wait(ctx context.Context, try int) {
+	timer := time.NewTimer(s.cfg.RetryWait * time.Duration(min(try*try+1, 30)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// decode reads a finding; false means that there is nothing to apply.
+func (s *Service) decode(msg jetstream.Msg) (arrival, bool) {
+	var a arrival
+	err := json.Unmarshal(msg.Data(), &a.finding)
+	if err == nil {
+		err = fleet.CheckDeviceID(a.finding.Device)
+	}
+	if err == nil && (a.finding.ID == "" || a.finding.RuleID == "" || a.finding.Severity.Rank() == 0) {
+		err = errors.New("id, rule_id or severity is missing")
+	}
+	meta, metaErr := msg.Metadata()
+	if err = errors.Join(err, metaErr); err != nil {
+		s.metrics.findings.WithLabelValues("malformed").Inc()
+		s.log.Error("finding can't be read; it is left out", "subject", msg.Subject(), "error", err)
+		return a, false
+	}
+	if a.finding.Mode != fleet.Alert && a.finding.Mode != fleet.Armed {
+		s.metrics.findings.WithLabelValues("ignored").Inc()
+		return a, false
+	}
+	a.seq = meta.Sequence.Stream
+	return a, true
+}
+
+// apply brings findings of one device into its incidents.
+func (s *Service) apply(ctx context.Context, device string, findings []arrival) error {
+	lock := s.lock(device)
+	lock.Lock()
+	defer lock.Unlock()
+	for range maxTries {
+		err := s.applyOnce(ctx, device, findings)
+		if !errors.Is(err, errRaced) {
+			return err
+		}
+	}
+	return fmt.Errorf("apply findings of %s: %w", device, errRaced)
+}
+
+func (s *Service) applyOnce(ctx context.Context, device string, findings []arrival) error {
+	r, revision, reserved, pointerRevision, err := s.current(ctx, device)
+	if err != nil {
+		return err
+	}
+	historic := false
+	if s.deps.Device != nil {
+		d, ok := s.deps.Device(device)
+		historic = ok && d.Historic
+	}
+	dirty, opened := false, false
+	for i, a := range findings {
+		switch {
+		case r != nil && r.State != fleet.Resolved:
+			changed := r.attach(a, s.now())
+			dirty = dirty || changed
+			s.countFinding(changed, "attached")
+		case r != nil && (a.finding.Cleared || r.predates(a, historic)):
+			if !a.finding.Cleared && !r.knows(a) {
+				r.count(a, s.now())
+				dirty = true
+			}
+			s.countFinding(true, "late")
+		case a.finding.Cleared:
+			s.countFinding(true, "ignored")
+		default:
+			if r != nil { // resolved: write what it got, then start the next with a fresh look
+				if dirty {
+					if err := s.write(ctx, r, revision, false); err != nil {
+						return err
+					}
+				}
+			}
+			if r != nil && reserved == 0 {
+				if pointerRevision, err = s.repoint(ctx, device, r.ID); err != nil {
+					return err
+				}
+			}
+			if reserved == 0 {
+				if reserved, err = s.reserve(ctx, device, pointerRevision); err != nil {
+					return err
+				}
+			}
+			r, revision = newRecord(reserved, findings[i], s.now()), 0
+			reserved, dirty, opened = 0, true, true
+			s.countFinding(true, "opened")
+		}
+	}
+	if r == nil || !dirty && len(r.Outbox) == 0 {
+		return nil
+	}
+	if !dirty {
+		return s.redrain(ctx, r, revision)
+	}
+	return s.write(ctx, r, revision, opened)
+}
+
+func (s *Service) countFinding(changed bool, result string) {
+	if !changed {
+		result = "known"
+	}
+	s.metrics.findings.WithLabelValues(result).Inc()
+}
+
+// repoint reads the pointer's revision, making the pointer if it was lost.
+func (s *Service) repoint(ctx context.Context, device, id string) (uint64, error) {
+	named, revision, err := s.pointer(ctx, device)
+	if err != nil {
+		return 0, err
+	}
+	if named != "" && named != id {
+		return 0, errRaced
+	}
+	return revision, nil
+}
+
+// write saves a record and publishes what it has to tell.
+func (s *Service) write(ctx context.Context, r *record, revision uint64, opened bool) error {
+	if err := s.fault("apply"); err != nil {
+		return err
+	}
+	sent := uint64(0)
+	if len(r.Outbox) > 0 && revision != 0 && r.Outbox[0].Number <= r.told {
+		var err error
+		if sent, err = s.lastSent(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	revision, err := s.save(ctx, r, revision)
+	if err != nil {
+		return err
+	}
+	if opened {
+		s.metrics.opened.WithLabelValues(string(r.Severity)).Inc()
+		if s.opened.add(s.now()) > s.cfg.FloodPerMinute {
+			s.metrics.flood.Inc()
+		}
+	}
+	if err := s.fault("applied"); err != nil {
+		return err
+	}
+	if err := s.drain(ctx, r, revision, sent); err != nil {
+		return err
+	}
+	if opened {
+		return s.noteQuarantineOf(ctx, r)
+	}
+	return nil
+}
+
+// redrain publishes what an interrupted writer left.
+func (s *Service) redrain(ctx context.Context, r *record, revision uint64) error {
+	sent, err := s.lastSent(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	return s.drain(ctx, r, revision, sent)
+}
+
+// sweepLoop publishes what interrupted writers left, at start and then every
+// Sweep.
+func (s *Service) sweepLoop(ctx context.Context) error {
+	ticker := time.NewTicker(s.cfg.Sweep)
+	defer ticker.Stop()
+	for {
+		for _, id := range s.view.unsent() {
+			if err := s.sweep(ctx, id); err != nil && ctx.Err() == nil {
+				s.log.Warn("changes wait", "incident", id, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *Service) sweep(ctx context.Context, id string) error {
+	r, _, err := s.load(ctx, id)
+	if err != nil || r == nil {
+		return err
+	}
+	lock := s.lock(r.Device)
+	lock.Lock()
+	defer lock.Unlock()
+	r, revision, err := s.load(ctx, id)
+	if err != nil || r == nil || len(r.Outbox) == 0 {
+		return err
+	}
+	return s.redrain(ctx, r, revision)
+}
