@@ -119,6 +119,10 @@ func (b *Bus) Provision(ctx context.Context, limits Limits) error {
 			Name: StreamDeliveries, Subjects: []string{SubjectDelivery + ".>"},
 			MaxBytes: limits.FindingBytes, Retention: jetstream.WorkQueuePolicy, Duplicates: 2 * time.Minute,
 		}},
+		{b.Core, jetstream.StreamConfig{
+			Name: StreamOperatorLog, Subjects: []string{SubjectOperatorLog},
+			MaxBytes: limits.FindingBytes, DenyDelete: true, DenyPurge: true, Duplicates: 2 * time.Minute,
+		}},
 	} {
 		e.cfg.Discard = jetstream.DiscardNew
 		e.cfg.Storage = jetstream.FileStorage

@@ -15,10 +15,11 @@ const (
 
 // Streams. Fleet lives in DEVICES, the others in CORDON.
 const (
-	StreamFleet      = "FLEET"
-	StreamFindings   = "FINDINGS"
-	StreamIncidents  = "INCIDENTS"
-	StreamDeliveries = "DELIVERIES"
+	StreamFleet       = "FLEET"
+	StreamFindings    = "FINDINGS"
+	StreamIncidents   = "INCIDENTS"
+	StreamDeliveries  = "DELIVERIES"
+	StreamOperatorLog = "OPERATOR_LOG" // what operators did; never expires
 )
 
 // Key-value buckets, all in CORDON. The stream of a bucket is KV_<bucket>.
@@ -58,6 +59,7 @@ const (
 	SubjectDecision    = "cordon.quarantine"   // + .<device>: a quarantine changed
 	SubjectDelivery    = "cordon.notification" // + .<receiver>
 	SubjectGateChanges = "cordon.gate"         // + .<device>: connected, disconnected, refused
+	SubjectOperatorLog = "cordon.operator"     // operator log entries
 )
 
 // FleetSubjects are the subjects that the FLEET stream stores. The quarantine
