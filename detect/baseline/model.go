@@ -28,6 +28,7 @@ const hours = 24
 type Model struct {
 	N       uint32 // values that taught
 	Started int64  // Unix seconds of the first of them
+	last    int64  // Unix seconds of the last of them
 	Level   float64
 	Scale   float64
 	Slow    float64
@@ -49,12 +50,22 @@ type Judgement struct {
 	Surprise float64 // minus the decimal logarithm of the tail probability
 	Center   float64 // expected
 	Residual float64
-	Up       bool // the reading, or its slow mean, lies above what is expected
-	Shift    bool // the slow mean is the stranger of the two
+	Slow     float64 // mean residual of late
+	Up       bool    // the reading, or its slow mean, lies above what is expected
+	Shift    bool    // the slow mean is the stranger of the two
 }
 
 // P is the tail probability.
 func (j Judgement) P() float64 { return math.Pow(10, -j.Surprise) }
+
+// Move is the distance from the expected centre of what is strange: the
+// reading, or the mean of late.
+func (j Judgement) Move() float64 {
+	if j.Shift {
+		return j.Slow
+	}
+	return j.Residual
+}
 
 // Observe judges a reading, then learns from it. at is Unix seconds of event
 // time, local the seconds to add for the device's local time. A value that
@@ -71,7 +82,7 @@ func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach boo
 	center := m.Level + m.season(second)
 	e := x - center
 	slow := m.Slow + max(1/s.SlowSpan, 1/float64(m.fast.N+1))*(e-m.Slow)
-	j := Judgement{Center: center, Residual: e, Up: e > 0}
+	j := Judgement{Center: center, Residual: e, Slow: slow, Up: e > 0}
 	if m.fast.N > 0 {
 		m.judge(s, &j, e, slow)
 	}
@@ -100,6 +111,7 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) {
 
 func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow float64) {
 	m.N++
+	m.last = at
 	n := float64(m.N)
 	limit := math.Inf(1)
 	if m.N > 50 {
@@ -181,6 +193,17 @@ func (m *Model) Band(at int64, local int32) (low, center, high float64) {
 	return center + m.fast.quantile(0.0005), center, center + m.fast.quantile(0.9995)
 }
 
+// Expected is the range that holds the central 99.9 % of what was learned,
+// around the judgement's centre: of readings, or of their slow mean where
+// that is what is strange.
+func (m *Model) Expected(j Judgement) (low, high float64) {
+	h := &m.fast
+	if j.Shift {
+		h = &m.slow
+	}
+	return j.Center + h.quantile(0.0005), j.Center + h.quantile(0.9995)
+}
+
 // Hours is how many hours of the day have been seen.
 func (m *Model) Hours() int {
 	n := 0
@@ -197,4 +220,23 @@ func mod(a, b int64) int64 {
 		return r
 	}
 	return a%b + b
+}
+
+// Progress is how far learning has come.
+type Progress struct {
+	Ready          bool
+	MissingSamples uint32
+	MissingSeconds int64
+}
+
+// Progress says what is still missing before the model judges.
+func (m *Model) Progress(s *Settings) Progress {
+	p := Progress{Ready: m.Ready(s)}
+	if m.fast.N < s.Needed {
+		p.MissingSamples = s.Needed - m.fast.N
+	}
+	if m.days == 0 {
+		p.MissingSeconds = max(s.DaySpan-(m.last-m.Started), 1)
+	}
+	return p
 }
