@@ -122,9 +122,9 @@ func (s *signal) broadcast() {
 // or whose loss is no harm (a simulated device).
 type memoryQueue struct {
 	limit int64
-	block bool // a full queue makes push wait; else it drops its oldest
 
 	mu         sync.Mutex
+	block      bool // a full queue makes push wait; else it drops its oldest
 	entries    []entry
 	cursor     int
 	bytes      int64
@@ -160,6 +160,13 @@ func (q *memoryQueue) push(ctx context.Context, e entry) error {
 	q.bytes += size
 	q.signal.broadcast()
 	return nil
+}
+
+func (q *memoryQueue) setBlock(on bool) {
+	q.mu.Lock()
+	q.block = on
+	q.signal.broadcast()
+	q.mu.Unlock()
 }
 
 func (q *memoryQueue) drop() {

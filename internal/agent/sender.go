@@ -118,6 +118,13 @@ func (s *Sender) Syslog(ctx context.Context, lines []byte, year int) error {
 	return s.push(ctx, syslogMessage, year, func(uint64) ([]byte, error) { return lines, nil })
 }
 
+// Block sets SenderConfig.Block of a memory buffer from now on.
+func (s *Sender) Block(on bool) {
+	if q, ok := s.queue.(*memoryQueue); ok {
+		q.setBlock(on)
+	}
+}
+
 func (s *Sender) push(ctx context.Context, k kind, year int, body func(seq uint64) ([]byte, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
