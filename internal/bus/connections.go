@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+	"github.com/nats-io/nuid"
 
 	"cordon/internal/fleet"
 )
@@ -244,10 +247,10 @@ func (b *Bus) connz(ctx context.Context, serverID string, users []string) ([]Liv
 	return live, nil
 }
 
-// live leaves out Cordon's own connections, whose users are no device ids.
+// live leaves out Cordon's own connections, whose users are broker keys.
 func (c connzConn) live(serverID string) (Live, bool) {
 	device, restricted := ParseUser(c.User)
-	if fleet.CheckDeviceID(device) != nil || strings.HasPrefix(c.User, "U") && len(c.User) == 56 {
+	if fleet.CheckDeviceID(device) != nil || nkeys.IsValidPublicUserKey(c.User) {
 		return Live{}, false
 	}
 	return Live{
@@ -274,6 +277,37 @@ func (b *Bus) Kick(ctx context.Context, serverID string, cid uint64) error {
 		return fmt.Errorf("kick connection: %s", reply.Error.Description)
 	}
 	return nil
+}
+
+// DropSession makes every broker forget the MQTT session of a client without
+// publishing its will, and close its connection.
+//
+// A broker publishes a client's will when it closes the connection, a kick
+// included. The one case in which it does not is a client that connects with
+// the same id to another broker of the cluster: the first broker then drops
+// session and will. It hears of that by the other broker's store
+// acknowledgement, which DropSession sends in its place (nats-server,
+// server/mqtt.go, processSessionPersist). Brokers without the session ignore
+// it.
+func (b *Bus) DropSession(ctx context.Context, clientID string) error {
+	subject := "$MQTT.JSA.CORDON.SP." + sessionHash(clientID) + "." + nuid.Next()
+	if err := b.Devices.Publish(subject, []byte(`{"stream":"$MQTT_sess","seq":9223372036854775807}`)); err != nil {
+		return fmt.Errorf("drop mqtt session: %w", err)
+	}
+	if err := b.Devices.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("drop mqtt session: %w", err)
+	}
+	return nil
+}
+
+// sessionHash is how brokers name a session in subjects: 8 digits of base 62.
+func sessionHash(clientID string) string {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	sum := sha256.Sum256([]byte(clientID))
+	for i := range sum {
+		sum[i] = digits[int(sum[i])%len(digits)]
+	}
+	return string(sum[:8])
 }
 
 func (b *Bus) ask(ctx context.Context, subject string, request, reply any) error {

@@ -95,9 +95,10 @@ type DeviceChange struct {
 // QuarantineChange says that a device entered or left quarantine: its windows
 // do not train baselines and its silence is expected.
 type QuarantineChange struct {
-	Device string `json:"device"`
-	Active bool   `json:"active"`
-	Level  Level  `json:"level"`
+	Device string          `json:"device"`
+	Active bool            `json:"active"`
+	Level  Level           `json:"level"`
+	State  QuarantineState `json:"state,omitempty"` // requested, confirmed, failed, released or expired
 }
 
 // VerdictChange says what a person concluded about findings of a rule on a device.

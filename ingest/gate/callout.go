@@ -1,0 +1,237 @@
+package gate
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+	"cordon/internal/identity"
+)
+
+const (
+	calloutSubject = "$SYS.REQ.USER.AUTH"
+	xkeyHeader     = "Nats-Server-Xkey"
+	readWait       = 2 * time.Second
+)
+
+// reason says why a connection was refused. Reasons are metric labels.
+type reason string
+
+const (
+	noCertificate reason = "no_certificate"
+	foreign       reason = "foreign"     // signed by another authority
+	expired       reason = "expired"     // certificate ended
+	unknown       reason = "unknown"     // no such device, or no device's certificate
+	clientID      reason = "client_id"   // MQTT client id is not the device's id
+	notActive     reason = "not_active"  // enrolled, but without certificate
+	revoked       reason = "revoked"     //
+	retired       reason = "retired"     //
+	superseded    reason = "superseded"  // not the device's newest certificate
+	quarantined   reason = "quarantined" //
+	handshake     reason = "handshake"   // TLS failed otherwise
+	unavailable   reason = "unavailable" // the gate could not find out
+)
+
+var reasons = []reason{
+	noCertificate, foreign, expired, unknown, clientID, notActive, revoked, retired, superseded, quarantined, handshake, unavailable,
+}
+
+// verdict is the gate's answer to one request.
+type verdict struct {
+	refused    reason // empty: admitted
+	detail     string
+	device     string // known from the certificate, or empty
+	restricted bool
+	token      string // user JWT
+}
+
+// answer handles one authorization request.
+func (g *Gate) answer(ctx context.Context, msg *nats.Msg) {
+	start := time.Now()
+	serverKey := msg.Header.Get(xkeyHeader)
+	req, err := g.request(msg.Data, serverKey)
+	if err != nil {
+		// Nothing in it can be trusted: leave it, and the broker refuses.
+		g.metrics.refuse(unavailable)
+		g.deps.Log.Error("authorization request can't be read", "error", err)
+		return
+	}
+	c := connection{
+		Connection: fleet.Connection{
+			ServerID: req.Server.ID, CID: req.ClientInformation.ID, Protocol: bus.Protocol(req.ClientInformation.Type),
+			Address: req.ClientInformation.Host, StartedAt: g.deps.Clock().UTC(),
+		},
+		since: start,
+	}
+	ctx, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	v := g.decide(ctx, req, &c)
+	if err := g.respond(msg, req, serverKey, v); err != nil {
+		g.deps.Log.Error("authorization request was not answered", "device", v.device, "error", err)
+	}
+	if v.refused != "" {
+		g.table.drop(c.key())
+		g.refuse(v, c)
+	} else {
+		g.table.answered(c.key(), v.restricted)
+		g.metrics.admit(c.Protocol)
+	}
+	g.metrics.answered(time.Since(start))
+}
+
+func (g *Gate) request(data []byte, serverKey string) (*jwt.AuthorizationRequestClaims, error) {
+	if serverKey == "" {
+		return nil, errors.New("it is not sealed: configure xkey in the broker's auth_callout")
+	}
+	plain, err := g.curve.Open(data, serverKey)
+	if err != nil {
+		return nil, fmt.Errorf("open seal: %w", err)
+	}
+	req, err := jwt.DecodeAuthorizationRequestClaims(string(plain))
+	if err != nil {
+		return nil, fmt.Errorf("decode request: %w", err)
+	}
+	return req, nil
+}
+
+func (g *Gate) respond(msg *nats.Msg, req *jwt.AuthorizationRequestClaims, serverKey string, v verdict) error {
+	answer := jwt.NewAuthorizationResponseClaims(req.UserNkey)
+	answer.Audience = req.Server.ID
+	if v.refused != "" {
+		answer.Error = string(v.refused)
+	} else {
+		answer.Jwt = v.token
+	}
+	token, err := answer.Encode(g.issuer)
+	if err != nil {
+		return fmt.Errorf("sign answer: %w", err)
+	}
+	sealed, err := g.curve.Seal([]byte(token), serverKey)
+	if err != nil {
+		return fmt.Errorf("seal answer: %w", err)
+	}
+	if err := msg.Respond(sealed); err != nil {
+		return fmt.Errorf("send answer: %w", err)
+	}
+	return nil
+}
+
+// decide finds out who connects and what they may do. From the moment that
+// the device is known, the connection is in the table.
+func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, c *connection) verdict {
+	cert, v := g.certificate(req)
+	if v.refused != "" {
+		return v
+	}
+	id, err := identity.DeviceID(cert)
+	if err != nil {
+		return verdict{refused: unknown, detail: err.Error()}
+	}
+	c.device, c.serial = id, identity.Serial(cert)
+	v.device = id
+	if c.Protocol == "mqtt" && req.ClientInformation.MQTT != id {
+		v.refused, v.detail = clientID, "the MQTT client id must be the device id"
+		return v
+	}
+	g.table.begin(*c) // before the states are read: see the package comment
+
+	device, err := g.deps.Device(ctx, id)
+	if err != nil && fleet.CodeOf(err) != fleet.CodeNotFound {
+		return g.unavailable(v, err)
+	}
+	if v.refused = standing(device, err == nil, c.serial); v.refused != "" {
+		return v
+	}
+	q, err := g.quarantine(ctx, id)
+	if err != nil {
+		return g.unavailable(v, err)
+	}
+	if q.Active() {
+		switch q.Level {
+		case fleet.Observe:
+		case fleet.Restrict:
+			v.restricted = true
+		default:
+			v.refused = quarantined
+			return v
+		}
+	}
+	if v.token, err = g.grant(req.UserNkey, device, cert.NotAfter, v.restricted); err != nil {
+		return g.unavailable(v, err)
+	}
+	return v
+}
+
+// certificate returns the client certificate that the broker has verified.
+func (g *Gate) certificate(req *jwt.AuthorizationRequestClaims) (*x509.Certificate, verdict) {
+	if req.ClientInformation.Kind != "Client" {
+		return nil, verdict{refused: unknown, detail: "connections of kind " + req.ClientInformation.Kind + " are not admitted"}
+	}
+	if req.TLS == nil || len(req.TLS.VerifiedChains) == 0 || len(req.TLS.VerifiedChains[0]) == 0 {
+		return nil, verdict{refused: noCertificate}
+	}
+	block, _ := pem.Decode([]byte(req.TLS.VerifiedChains[0][0]))
+	if block == nil {
+		return nil, verdict{refused: noCertificate, detail: "certificate is not PEM"}
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, verdict{refused: noCertificate, detail: "certificate can't be read"}
+	}
+	if !g.deps.Clock().Before(cert.NotAfter) {
+		id, _ := identity.DeviceID(cert) //nolint:errcheck // only for the log
+		return nil, verdict{refused: expired, device: id}
+	}
+	return cert, verdict{}
+}
+
+// standing says why the registry does not let a certificate in, "" when it does.
+func standing(device fleet.Device, known bool, serial string) reason {
+	switch {
+	case !known:
+		return unknown
+	case device.State == fleet.Revoked:
+		return revoked
+	case device.State == fleet.Retired:
+		return retired
+	case device.State != fleet.Active:
+		return notActive
+	case device.CertificateSerial != serial:
+		return superseded
+	}
+	return ""
+}
+
+// quarantine reads the device's entry from the bucket's leader.
+func (g *Gate) quarantine(ctx context.Context, device string) (fleet.Quarantine, error) {
+	entry, err := g.quarantines.Get(ctx, device)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return fleet.Quarantine{}, nil
+	}
+	if err != nil {
+		return fleet.Quarantine{}, fmt.Errorf("read quarantine of %s: %w", device, err)
+	}
+	var q fleet.Quarantine
+	if err := json.Unmarshal(entry.Value(), &q); err != nil {
+		return fleet.Quarantine{}, fmt.Errorf("decode quarantine of %s: %w", device, err)
+	}
+	return q, nil
+}
+
+// unavailable fails closed and marks the gate unhealthy for the next tick.
+func (g *Gate) unavailable(v verdict, err error) verdict {
+	g.healthy.Store(false)
+	g.deps.Log.Error("authorization failed, refusing", "device", v.device, "error", err)
+	v.refused, v.token = unavailable, ""
+	return v
+}

@@ -1,0 +1,223 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+const (
+	lookFirst = 2 * time.Millisecond
+	lookLast  = 100 * time.Millisecond
+)
+
+// violates says whether a quarantine forbids a connection.
+func violates(q fleet.Quarantine, restricted bool) bool {
+	if !q.Active() {
+		return false
+	}
+	switch q.Level {
+	case fleet.Observe:
+		return false
+	case fleet.Restrict:
+		return !restricted
+	}
+	return true
+}
+
+// cut kicks every connection of the table that a quarantine forbids. One whose
+// callout is still open goes too: it may have been asked about before the
+// decision.
+func (e *enforcer) cut(ctx context.Context, q fleet.Quarantine) ([]fleet.Connection, error) {
+	var targets []fleet.Connection
+	for _, c := range e.g.table.of(q.Device) {
+		if violates(q, c.restricted && !c.open) {
+			targets = append(targets, c.Connection)
+		}
+	}
+	return e.g.kick(ctx, q.Device, targets, true)
+}
+
+// kick closes connections of a device; silent drops MQTT sessions first, so
+// that the broker publishes no will. It returns the connections kicked.
+func (g *Gate) kick(ctx context.Context, device string, targets []fleet.Connection, silent bool) ([]fleet.Connection, error) {
+	if silent && slices.ContainsFunc(targets, func(c fleet.Connection) bool { return c.Protocol == "mqtt" }) {
+		if err := g.deps.Bus.DropSession(ctx, device); err != nil {
+			return nil, err
+		}
+	}
+	var kicked []fleet.Connection
+	var errs []error
+	for _, c := range targets {
+		if err := g.deps.Bus.Kick(ctx, c.ServerID, c.CID); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		g.metrics.kick()
+		kicked = append(kicked, c)
+	}
+	return kicked, errors.Join(errs...)
+}
+
+// confirm asks the brokers until all of them, twice in a row, list no
+// connection that the quarantine forbids and no callout from before is open.
+// Meanwhile it kicks what they list. It returns the proof and what it kicked.
+func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time) ([]fleet.BrokerProof, []fleet.Connection, error) {
+	deadline := time.Now().Add(e.g.cfg.ConfirmWithin)
+	var kicked []fleet.Connection
+	clean, wait := 0, lookFirst
+	for {
+		proofs, more, err := e.look(ctx, q, since)
+		kicked = merge(kicked, more)
+		switch {
+		case err == nil && (clean == 1 || q.Level == fleet.Observe):
+			return proofs, kicked, nil
+		case err == nil:
+			clean++
+			wait = e.g.cfg.Settle
+		case time.Now().After(deadline):
+			return nil, kicked, err
+		default:
+			clean = 0
+			wait = min(max(2*wait, lookFirst), lookLast)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, kicked, ctx.Err()
+		case <-time.After(wait):
+		}
+		if current := e.current(q.Device); current.q.ID != q.ID || !current.q.Active() {
+			return nil, kicked, errMoved
+		}
+	}
+}
+
+// look asks every broker once. The error says what is still in the way.
+func (e *enforcer) look(ctx context.Context, q fleet.Quarantine, since time.Time) ([]fleet.BrokerProof, []fleet.Connection, error) {
+	live, proofs, err := e.g.deps.Bus.Live(ctx, q.Device)
+	if err != nil {
+		return nil, nil, err
+	}
+	var bad []fleet.Connection
+	for _, l := range live {
+		if violates(q, l.Restricted) {
+			bad = append(bad, l.Connection)
+		}
+	}
+	var silent []string
+	for i := range proofs {
+		proofs[i].Connections = 0
+		for _, c := range bad {
+			if c.ServerID == proofs[i].ServerID {
+				proofs[i].Connections++
+			}
+		}
+		if !proofs[i].Answered {
+			silent = append(silent, proofs[i].ServerName)
+		}
+	}
+	kicked, err := e.g.kick(ctx, q.Device, bad, true)
+	switch {
+	case err != nil:
+		return proofs, kicked, err
+	case len(silent) > 0:
+		return proofs, kicked, fmt.Errorf("no answer from broker %s", strings.Join(silent, ", "))
+	case len(bad) > 0:
+		return proofs, kicked, fmt.Errorf("%d connections are still open", len(bad))
+	case e.g.table.pending(q.Device, since):
+		return proofs, kicked, errors.New("a connection from before the decision is still being admitted")
+	}
+	return proofs, kicked, nil
+}
+
+// letIn ends what a released restriction left behind: connections on
+// restricted permissions are kicked so that the device comes back with its
+// own.
+func (e *enforcer) letIn(ctx context.Context, device string) {
+	live, _, err := e.g.deps.Bus.Live(ctx, device)
+	if err != nil {
+		e.g.deps.Log.Warn("restricted connections are not ended yet", "device", device, "error", err)
+		return // reconciling does it
+	}
+	if e.current(device).q.Active() {
+		return
+	}
+	var targets []fleet.Connection
+	for _, l := range live {
+		if l.Restricted {
+			targets = append(targets, l.Connection)
+		}
+	}
+	if _, err := e.g.kick(ctx, device, targets, false); err != nil {
+		e.g.deps.Log.Warn("restricted connections are not ended yet", "device", device, "error", err)
+	}
+}
+
+// merge adds connections that are not in the list yet.
+func merge(list, more []fleet.Connection) []fleet.Connection {
+	for _, c := range more {
+		if !slices.ContainsFunc(list, func(o fleet.Connection) bool { return o.ServerID == c.ServerID && o.CID == c.CID }) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// reconcileLoop checks every connection at start and now and then: an earlier
+// gate's connections enter the table, and what should not be is cut.
+func (g *Gate) reconcileLoop(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-g.ready:
+	}
+	for {
+		if err := g.reconcile(ctx); err != nil && ctx.Err() == nil {
+			g.deps.Log.Warn("connections were not checked", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(g.cfg.Reconcile):
+		}
+	}
+}
+
+func (g *Gate) reconcile(ctx context.Context) error {
+	before := time.Now().Add(-time.Minute)
+	live, _, err := g.deps.Bus.Live(ctx, "")
+	if err != nil {
+		return err
+	}
+	g.table.sync(live, before)
+	for _, l := range live {
+		why, silent := g.objection(l)
+		if why == "" {
+			continue
+		}
+		g.deps.Log.Info("connection cut", "device", l.Device, "reason", why, "address", l.Address, "protocol", l.Protocol)
+		if _, err := g.kick(ctx, l.Device, []fleet.Connection{l.Connection}, silent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// objection says why a live connection must go, "" when it may stay, and
+// whether its will must go with it.
+func (g *Gate) objection(l bus.Live) (why string, silent bool) {
+	q := g.enforcer.current(l.Device).q
+	if violates(q, l.Restricted) {
+		return string(quarantined), true
+	}
+	if l.Restricted && (!q.Active() || q.Level != fleet.Restrict) {
+		return "released", false
+	}
+	return g.devices.objection(l, g.table.serial(key{l.ServerID, l.CID}))
+}

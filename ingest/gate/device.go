@@ -1,0 +1,141 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+// devices follows the registry, so that a revoked, retired or re-certified
+// device loses its old connections at once.
+type devices struct {
+	g      *Gate
+	loaded chan struct{}
+	once   sync.Once
+
+	mu    sync.Mutex
+	known map[string]standingOf
+}
+
+type standingOf struct {
+	state  fleet.DeviceState
+	serial string
+	since  time.Time // when the certificate was made, about
+}
+
+func newDevices(g *Gate) *devices {
+	return &devices{g: g, loaded: make(chan struct{}), known: map[string]standingOf{}}
+}
+
+func (d *devices) run(ctx context.Context) error {
+	for {
+		err := d.watch(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.g.healthy.Store(false)
+		d.g.deps.Log.Warn("registry watch ended, starting it again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryFirst):
+		}
+	}
+}
+
+func (d *devices) watch(ctx context.Context) error {
+	kv, err := d.g.deps.Bus.Bucket(ctx, bus.BucketDevice)
+	if err != nil {
+		return err
+	}
+	watcher, err := kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch bucket %s: %w", bus.BucketDevice, err)
+	}
+	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	initial := true
+	for update := range watcher.Updates() {
+		if update == nil {
+			initial = false
+			d.once.Do(func() { close(d.loaded) })
+			continue
+		}
+		if d.observe(update) && !initial {
+			if err := d.enforce(ctx, update.Key()); err != nil {
+				d.g.deps.Log.Warn("connections of a changed device are not cut yet", "device", update.Key(), "error", err)
+			}
+		}
+	}
+	return errors.New("watch closed by the broker")
+}
+
+// observe says whether the device may have connections that must go.
+func (d *devices) observe(update jetstream.KeyValueEntry) bool {
+	var device fleet.Device
+	if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &device) != nil {
+		device = fleet.Device{State: fleet.Retired}
+	}
+	now := standingOf{device.State, device.CertificateSerial, device.CertificateNotBefore}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.known[update.Key()]
+	d.known[update.Key()] = now
+	return old.serial != "" && old != now
+}
+
+// enforce cuts what the registry no longer lets in.
+func (d *devices) enforce(ctx context.Context, id string) error {
+	live, _, err := d.g.deps.Bus.Live(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, l := range live {
+		why, silent := d.objection(l, d.g.table.serial(key{l.ServerID, l.CID}))
+		if why == "" {
+			continue
+		}
+		d.g.deps.Log.Info("connection cut", "device", id, "reason", why, "address", l.Address, "protocol", l.Protocol)
+		if _, err := d.g.kick(ctx, id, []fleet.Connection{l.Connection}, silent); err != nil {
+			return err
+		}
+	}
+	// A connection whose callout is open is on no broker's list yet.
+	for _, c := range d.g.table.of(id) {
+		if c.open {
+			if _, err := d.g.kick(ctx, id, []fleet.Connection{c.Connection}, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// objection says why the registry forbids a live connection. serial is empty
+// for connections that an earlier gate admitted: they must be younger than the
+// certificate.
+func (d *devices) objection(l bus.Live, serial string) (why string, silent bool) {
+	d.mu.Lock()
+	now, known := d.known[l.Device]
+	d.mu.Unlock()
+	switch {
+	case !known:
+		return string(unknown), true
+	case now.state == fleet.Revoked, now.state == fleet.Retired:
+		return string(now.state), true
+	case now.state != fleet.Active:
+		return string(notActive), true
+	case serial == "" && l.StartedAt.Before(now.since), serial != "" && serial != now.serial:
+		// The device may be back on its new certificate and the same MQTT
+		// session, which must not be dropped.
+		return string(superseded), false
+	}
+	return "", false
+}
