@@ -200,3 +200,13 @@ func (d *device) local(ms int64) int32 {
 	}
 	return d.offset
 }
+
+// Historic says whether a device is known to replay the past.
+func (e *Engine) Historic(id string) bool {
+	d, ok := e.devices[id]
+	return ok && d.historic
+}
+
+// Skip notes that the log was read up to a sequence, though its last messages
+// were no records.
+func (e *Engine) Skip(seq uint64) { e.seq = max(e.seq, seq) }
