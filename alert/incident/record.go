@@ -51,12 +51,12 @@ const kindCleared = "cleared"
 // what only this package needs to apply each thing once.
 type record struct {
 	fleet.Incident
-	Changes     uint64    `json:"changes"`                // number of the newest change
-	Outbox      []pending `json:"outbox,omitempty"`       // changes that are not published yet
-	Pairs       []string  `json:"pairs,omitempty"`        // (rule, actor) pairs seen
-	FleetSeq    uint64    `json:"fleet_seq"`              // highest StreamSeq of a finding
-	Quarantines []noted   `json:"quarantines,omitempty"`  // quarantine states in the timeline
-	Worst       string    `json:"worst_finding"`          // the finding behind title and severity
+	Changes     uint64    `json:"changes"`               // number of the newest change
+	Outbox      []pending `json:"outbox,omitempty"`      // changes that are not published yet
+	Pairs       []string  `json:"pairs,omitempty"`       // (rule, actor) pairs seen
+	FleetSeq    uint64    `json:"fleet_seq"`             // highest StreamSeq of a finding
+	Quarantines []noted   `json:"quarantines,omitempty"` // quarantine states in the timeline
+	Worst       string    `json:"worst_finding"`         // the finding behind title and severity
 
 	told uint64 // number of the newest change that is written: those may have been seen
 }

@@ -72,6 +72,7 @@ type Delivery struct {
 	Status    int       `json:"status,omitempty"` // last HTTP status
 	Error     string    `json:"error,omitempty"`  // last error, without secrets
 	LatencyMS float64   `json:"latency_ms"`       // of the last attempt
+	NextAt    time.Time `json:"next_at,omitzero"` // of the next attempt, while pending
 }
 
 // DeadLetter is a message that could not be accepted.

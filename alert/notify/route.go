@@ -1,0 +1,193 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+const (
+	routerName   = "notify"
+	workerPrefix = "notify-"
+	retryWait    = 200 * time.Millisecond
+	routeAckWait = time.Minute
+)
+
+// route makes work items of incident changes, in order, until ctx ends.
+func (s *Service) route(ctx context.Context) error {
+	consumer, err := s.deps.Bus.Core.CreateOrUpdateConsumer(ctx, bus.StreamIncidents, jetstream.ConsumerConfig{
+		Durable: routerName, AckPolicy: jetstream.AckExplicitPolicy, AckWait: routeAckWait, MaxAckPending: 256, MaxDeliver: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("create consumer %s of %s: %w", routerName, bus.StreamIncidents, err)
+	}
+	iter, err := consumer.Messages(jetstream.PullMaxMessages(64))
+	if err != nil {
+		return fmt.Errorf("consume %s: %w", bus.StreamIncidents, err)
+	}
+	stop := context.AfterFunc(ctx, iter.Stop)
+	defer stop()
+	defer iter.Stop()
+	for ctx.Err() == nil {
+		msg, err := iter.Next()
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			if ctx.Err() == nil {
+				return fmt.Errorf("consume %s: %w", bus.StreamIncidents, err)
+			}
+			return nil
+		}
+		if err != nil {
+			s.log.Debug("waiting for incident changes", "error", err)
+			pause(ctx, retryWait)
+			continue
+		}
+		s.routeMessage(ctx, msg)
+	}
+	return nil
+}
+
+// routeMessage repeats until the change is on every queue, or ctx ends and
+// the change comes again.
+func (s *Service) routeMessage(ctx context.Context, msg jetstream.Msg) {
+	if meta, err := msg.Metadata(); err == nil {
+		s.mu.Lock()
+		s.lag = meta.NumPending
+		s.mu.Unlock()
+	}
+	var change fleet.IncidentChange
+	if err := json.Unmarshal(msg.Data(), &change); err != nil || !routable(change) {
+		s.metrics.routed.WithLabelValues("malformed").Inc()
+		s.log.Error("incident change can't be read; nobody is told of it", "subject", msg.Subject(), "error", err)
+		_ = msg.Term()
+		return
+	}
+	for ctx.Err() == nil {
+		err := s.routeChange(ctx, change)
+		s.setFailure(err)
+		if err == nil {
+			_ = msg.Ack()
+			return
+		}
+		s.log.Warn("incident change waits", "change", change.ID, "error", err)
+		_ = msg.InProgress()
+		pause(ctx, retryWait)
+	}
+}
+
+// routable refuses what could not be a key of the delivery log.
+func routable(change fleet.IncidentChange) bool {
+	if change.ID == "" || len(change.ID) > 100 || change.Incident.ID == "" {
+		return false
+	}
+	return !strings.ContainsFunc(change.ID, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	})
+}
+
+func (s *Service) routeChange(ctx context.Context, change fleet.IncidentChange) error {
+	result := "unwanted"
+	for _, w := range s.workers {
+		if !w.receiver.wants(change) {
+			continue
+		}
+		result = "routed"
+		if err := s.enqueue(ctx, w, change); err != nil {
+			return err
+		}
+	}
+	s.metrics.routed.WithLabelValues(result).Inc()
+	s.rate.Add(s.now(), 1)
+	return nil
+}
+
+// enqueue records a delivery and puts its item on the queue. A delivery that
+// is recorded as ended is never queued again.
+func (s *Service) enqueue(ctx context.Context, w *worker, change fleet.IncidentChange) error {
+	it := newItem(change, w.receiver.Name, s.now())
+	d, found, err := s.lookup(ctx, it.ID)
+	if err != nil {
+		return err
+	}
+	if found && d.State != statePending {
+		return nil
+	}
+	if found {
+		it.CreatedAt = d.CreatedAt
+	} else {
+		d = newDelivery(it, w.receiver)
+		if w.backlog() >= s.cfg.QueueLimit {
+			d.State, d.Error = stateFailed, fmt.Sprintf("%d notifications wait for this receiver already", s.cfg.QueueLimit)
+			s.metrics.routed.WithLabelValues("overflow").Inc()
+			s.log.Error("notification dropped: the receiver's queue is full", "receiver", w.receiver.Name, "delivery", it.ID)
+		}
+		if err := s.store(ctx, d); err != nil {
+			return err
+		}
+		if d.State == stateFailed {
+			w.ended(stateFailed)
+			return nil
+		}
+	}
+	if err := s.fault("recorded"); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(it)
+	if err != nil {
+		return fmt.Errorf("encode notification %s: %w", it.ID, err)
+	}
+	msg := &nats.Msg{Subject: bus.SubjectDelivery + "." + w.receiver.Name, Data: raw, Header: nats.Header{}}
+	msg.Header.Set(jetstream.MsgIDHeader, it.ID)
+	if _, err := s.deps.Bus.Core.PublishMsg(ctx, msg); err != nil {
+		return fmt.Errorf("queue notification %s: %w", it.ID, err)
+	}
+	w.queued()
+	return s.fault("queued")
+}
+
+// dropRemoved ends what waits for receivers that are configured no more.
+func (s *Service) dropRemoved(ctx context.Context) error {
+	stream, err := s.deps.Bus.Core.Stream(ctx, bus.StreamDeliveries)
+	if err != nil {
+		return fmt.Errorf("open stream %s: %w", bus.StreamDeliveries, err)
+	}
+	configured := map[string]bool{}
+	for _, w := range s.workers {
+		configured[w.receiver.Name] = true
+	}
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		receiver, ours := strings.CutPrefix(name, workerPrefix)
+		if !ours || configured[receiver] {
+			continue
+		}
+		s.log.Warn("receiver is configured no more; what waits for it is given up", "receiver", receiver)
+		if err := stream.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("delete consumer %s: %w", name, err)
+		}
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(bus.SubjectDelivery+"."+receiver)); err != nil {
+			return fmt.Errorf("purge queue of %s: %w", receiver, err)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return fmt.Errorf("list consumers of %s: %w", bus.StreamDeliveries, err)
+	}
+	for _, d := range s.records.all() {
+		if d.State != statePending || configured[d.Receiver] {
+			continue
+		}
+		d.State, d.Error, d.UpdatedAt, d.NextAt = stateFailed, "the receiver is configured no more", s.now(), time.Time{}
+		if err := s.store(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,248 @@
+package notify
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+// Deps is what the service works with. Registry and TLS may be nil; TLS
+// holds extra trust for receivers with a private certificate authority.
+type Deps struct {
+	Bus      *bus.Bus
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	Clock    func() time.Time
+	TLS      *tls.Config
+}
+
+// Service routes incident changes to receivers and delivers them. Its
+// methods are safe for concurrent use.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics metrics
+	records records
+	workers []*worker
+	rate    fleet.Rate
+
+	opening sync.Mutex
+	bucket  jetstream.KeyValue
+
+	mu      sync.Mutex
+	lag     uint64
+	failure string
+
+	faultHook func(point string) error // tests: dies between two steps
+}
+
+// New makes a service; nothing happens before Run. cfg must be valid.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if deps.Clock == nil {
+		deps.Clock = time.Now
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{
+		cfg: cfg, deps: deps, log: deps.Log.With("stage", "notify"),
+		metrics: newMetrics(deps.Registry), records: newRecords(cfg.History),
+	}
+	for _, r := range cfg.Receivers {
+		send, err := newSender(r, cfg, deps.TLS, s.now)
+		if err != nil {
+			return nil, err
+		}
+		s.workers = append(s.workers, &worker{service: s, receiver: r, sender: send, log: s.log.With("receiver", r.Name)})
+	}
+	return s, nil
+}
+
+// Run routes and delivers until ctx ends. A process that only shows the
+// delivery log calls Watch instead.
+func (s *Service) Run(ctx context.Context) error {
+	if _, err := s.open(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Watch(ctx) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.records.ready:
+		}
+		if err := s.dropRemoved(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		inner, ctx := errgroup.WithContext(ctx)
+		for _, w := range s.workers {
+			inner.Go(func() error { return w.run(ctx) })
+		}
+		inner.Go(func() error { return s.route(ctx) })
+		inner.Go(func() error { return s.pruneLoop(ctx) })
+		return inner.Wait()
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Ready is closed once Deliveries knows the stored log.
+func (s *Service) Ready() <-chan struct{} { return s.records.ready }
+
+func (s *Service) now() time.Time { return s.deps.Clock().UTC() }
+
+func (s *Service) fault(point string) error {
+	if s.faultHook == nil {
+		return nil
+	}
+	return s.faultHook(point)
+}
+
+func (s *Service) open(ctx context.Context) (jetstream.KeyValue, error) {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.bucket != nil {
+		return s.bucket, nil
+	}
+	kv, err := s.deps.Bus.Bucket(ctx, bus.BucketDelivery)
+	if err != nil {
+		return nil, err
+	}
+	s.bucket = kv
+	return kv, nil
+}
+
+// ReceiverState is a receiver as people may see it: without its address'
+// path and its secret.
+type ReceiverState struct {
+	Name         string         `json:"name"`
+	Kind         string         `json:"kind"`
+	Host         string         `json:"host"`
+	Signed       bool           `json:"signed"`
+	Severity     fleet.Severity `json:"severity"`
+	Changes      []string       `json:"changes"`
+	AllowPrivate bool           `json:"allow_private"`
+	Healthy      bool           `json:"healthy"`
+	Pending      uint64         `json:"pending"`           // not delivered yet
+	Failing      int            `json:"failing"`           // failures in a row
+	LastError    string         `json:"last_error"`        // of the newest failure, "" once it works
+	LastAt       time.Time      `json:"last_at,omitzero"`  // of the newest success
+	RetryAt      time.Time      `json:"retry_at,omitzero"` // while it is left alone
+	Delivered    uint64         `json:"delivered"`         // since start
+	Failed       uint64         `json:"failed"`            // given up, since start
+}
+
+// Receivers lists the configured receivers.
+func (s *Service) Receivers() []ReceiverState {
+	out := make([]ReceiverState, 0, len(s.workers))
+	for _, w := range s.workers {
+		out = append(out, w.state())
+	}
+	return out
+}
+
+// Test sends an example to a receiver, by the same way and with the same
+// signature as a real alert, once and without retry. The delivery says how it
+// went. CodeNotFound if there is no such receiver.
+func (s *Service) Test(ctx context.Context, receiver string) (fleet.Delivery, error) {
+	for _, w := range s.workers {
+		if w.receiver.Name != receiver {
+			continue
+		}
+		now := s.now()
+		it := testItem(w.receiver, now)
+		d := newDelivery(it, w.receiver)
+		out := w.sender.send(ctx, it)
+		out.apply(&d, s.now())
+		if !out.delivered {
+			d.State = stateFailed
+		}
+		if err := s.store(ctx, d); err != nil {
+			s.log.Warn("test delivery is not in the log", "receiver", receiver, "error", err)
+		}
+		return d, nil
+	}
+	return fleet.Delivery{}, fleet.Errorf(fleet.CodeNotFound, "there is no receiver %q", cut(receiver, 40)).On("receiver")
+}
+
+// Status says how the stage does.
+func (s *Service) Status() fleet.StageStatus {
+	s.mu.Lock()
+	lag, failure := s.lag, s.failure
+	s.mu.Unlock()
+	status := fleet.StageStatus{
+		Stage: "notify", Healthy: failure == "", PerSecond: s.rate.PerSecond(s.now()), Counters: map[string]float64{},
+	}
+	var failing []string
+	for _, w := range s.workers {
+		st := w.state()
+		lag += st.Pending
+		status.Counters["pending_"+st.Name] = float64(st.Pending)
+		status.Counters["delivered"] += float64(st.Delivered)
+		status.Counters["failed"] += float64(st.Failed)
+		if !st.Healthy {
+			failing = append(failing, fmt.Sprintf("%s (%s)", st.Name, st.LastError))
+		}
+	}
+	status.Lag = lag
+	switch {
+	case failure != "":
+		status.Detail = "notifications wait: " + failure + "; check the broker and its disk"
+	case len(failing) > 0:
+		status.Healthy = false
+		status.Detail = "receivers that don't take notifications: " + strings.Join(failing, ", ") + "; they are tried again"
+	case len(s.workers) == 0:
+		status.Detail = "no receiver is configured: nobody is told of incidents"
+	default:
+		status.Detail = fmt.Sprintf("%d receivers, %d notifications waiting", len(s.workers), lag)
+	}
+	return status
+}
+
+func (s *Service) setFailure(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure = ""
+	if err != nil {
+		s.failure = err.Error()
+	}
+}
+
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// pause waits, or ends early with ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
