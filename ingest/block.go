@@ -1,0 +1,211 @@
+package ingest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cordon/ingest/codec"
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+	"cordon/internal/store"
+)
+
+// block is a run of a stream's messages and the rows they become.
+type block struct {
+	first, last uint64
+	redo        *intent // the intent this block repeats, or nil
+	opened      time.Time
+	oldest      time.Time // received_at of the first message
+	newest      time.Time
+	bytes       int
+	messages    []message
+
+	telemetry store.TelemetryBlock
+	audit     store.AuditBlock
+	dead      store.DeadLetterBlock
+	history   []store.HistoryRow
+
+	dropped  []span
+	historic []string
+	receipts []receipt
+	ack      jetstream.Msg
+	filter   []byte // state of the filter behind this block, when it is to be written
+}
+
+// receipt tells a device that a message is stored.
+type receipt struct {
+	device string // the one that is connected
+	child  string
+	boot   string
+	seq    uint64
+}
+
+func (b *block) rows() int {
+	return b.telemetry.Len() + b.audit.Len() + b.dead.Len() + len(b.history)
+}
+
+func (b *block) empty() bool { return b.first == 0 }
+
+// reset empties the block and keeps its memory.
+func (b *block) reset() {
+	b.telemetry.Reset()
+	b.audit.Reset()
+	b.dead.Reset()
+	clear(b.messages)
+	clear(b.history)
+	*b = block{
+		messages: b.messages[:0], history: b.history[:0], telemetry: b.telemetry, audit: b.audit, dead: b.dead, receipts: b.receipts[:0],
+	}
+}
+
+// take counts a message as part of the block.
+func (b *block) take(m message, now time.Time) {
+	if b.first == 0 {
+		b.first, b.opened, b.oldest = m.seq, now, m.receivedAt
+	}
+	b.last, b.newest, b.ack = m.seq, m.receivedAt, m.msg
+	b.bytes += len(m.data)
+	b.messages = append(b.messages, m)
+}
+
+// reader turns the messages of one stream into rows.
+type reader interface {
+	// skip takes note of a message that is stored already.
+	skip(m message)
+	// add puts a message's rows into the block that it was taken into.
+	add(b *block, m message)
+	// again puts the rows of a block's message into another block, as they were.
+	again(from, to *block, m message)
+}
+
+// fleetReader reads FLEET.
+type fleetReader struct {
+	limits  codec.Limits
+	device  func(id string) (fleet.Device, bool)
+	filter  *fleet.SeenFilter
+	metrics *metrics
+}
+
+func (r *fleetReader) decode(m message, historic func(device string) bool) (fleet.Record, *codec.Rejection) {
+	return codec.Decode(m.subject, m.header, m.data, m.receivedAt, m.seq, historic(deviceOf(m.subject)), r.limits)
+}
+
+// deviceOf is the device that a message is about: the child, behind a gateway.
+func deviceOf(subject string) string {
+	return subject[strings.LastIndexByte(subject, '.')+1:]
+}
+
+func (r *fleetReader) isHistoric(id string) bool {
+	d, ok := r.device(id)
+	return ok && d.Historic
+}
+
+func (r *fleetReader) skip(m message) {
+	if rec, rej := r.decode(m, r.isHistoric); rej == nil {
+		r.filter.Seen(rec.Device, rec.Boot, rec.Seq)
+	}
+}
+
+func (r *fleetReader) add(b *block, m message) {
+	rec, rej := r.decode(m, func(id string) bool {
+		if b.redo != nil {
+			return slices.Contains(b.redo.Historic, id)
+		}
+		if !r.isHistoric(id) {
+			return false
+		}
+		if !slices.Contains(b.historic, id) {
+			b.historic = append(b.historic, id)
+		}
+		return true
+	})
+	b.receipt(m, rec)
+	if rej == nil {
+		seen := r.filter.Seen(rec.Device, rec.Boot, rec.Seq)
+		if b.redo != nil {
+			seen = inSpans(b.redo.Dropped, m.seq)
+		}
+		if seen {
+			b.dropped = appendSeq(b.dropped, m.seq)
+			r.metrics.duplicates.Inc()
+			return
+		}
+		r.metrics.decoded.WithLabelValues("reading").Add(float64(len(rec.Readings)))
+		r.metrics.decoded.WithLabelValues("event").Add(float64(len(rec.Audit)))
+	}
+	b.put(m, rec, rej)
+}
+
+func (r *fleetReader) again(from, to *block, m message) {
+	if inSpans(from.dropped, m.seq) {
+		return
+	}
+	rec, rej := r.decode(m, func(id string) bool { return slices.Contains(from.historic, id) })
+	to.put(m, rec, rej)
+}
+
+// put adds the rows of a decoded message.
+func (b *block) put(m message, rec fleet.Record, rej *codec.Rejection) {
+	switch {
+	case rej != nil:
+		b.dead.Append(deadLetter(m, rec.Device, rej.Reason, rej.Detail))
+	case rec.Kind == fleet.TelemetryKind:
+		b.telemetry.Append(rec)
+	case rec.Kind == fleet.AuditKind:
+		b.audit.Append(rec)
+	}
+}
+
+func deadLetter(m message, device, reason, detail string) fleet.DeadLetter {
+	if device == "" {
+		device = bus.Device(m.subject)
+	}
+	return fleet.DeadLetter{
+		StreamSeq: m.seq, Device: device, Subject: m.subject, ReceivedAt: m.receivedAt, Reason: reason, Detail: detail, Raw: m.data,
+	}
+}
+
+// receipt notes the receipt of a message that came over MQTT: its publisher
+// got a PUBACK, which says nothing. Copies and dead letters get one too, or
+// they would be sent for ever.
+func (b *block) receipt(m message, rec fleet.Record) {
+	if len(m.header) == 0 || rec.Boot == "" || rec.Seq == 0 {
+		return
+	}
+	if _, mqtt := m.header[headerMQTT]; !mqtt {
+		return
+	}
+	r := receipt{device: bus.Device(m.subject), boot: rec.Boot, seq: rec.Seq}
+	if rec.Device != r.device {
+		r.child = rec.Device
+	}
+	b.receipts = append(b.receipts, r)
+}
+
+// headerMQTT marks what the broker took from an MQTT client.
+const headerMQTT = "Nmqtt-Pub"
+
+// historyReader reads a bucket's stream, or FINDINGS.
+type historyReader struct {
+	prefix string // of the subjects, up to the key
+}
+
+func (*historyReader) skip(message) {}
+
+func (r *historyReader) add(b *block, m message) {
+	op := ""
+	if len(m.header) > 0 {
+		op = nats.Header(m.header).Get("KV-Operation")
+	}
+	row := store.HistoryRow{Key: strings.TrimPrefix(m.subject, r.prefix), Revision: m.seq, At: m.receivedAt, JSON: m.data}
+	if op != "" || len(m.data) == 0 || m.header.Get("Nats-Marker-Reason") != "" {
+		row.Deleted, row.JSON = true, nil
+	}
+	b.history = append(b.history, row)
+}
+
+func (r *historyReader) again(_, to *block, m message) { r.add(to, m) }

@@ -1,0 +1,175 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// consumerName is the mover's consumer on every stream.
+const consumerName = "ingest"
+
+const (
+	pullMessages = 10_000
+	pullBytes    = 8 << 20
+)
+
+// message is one message of a stream.
+type message struct {
+	seq        uint64
+	subject    string
+	header     nats.Header
+	data       []byte
+	receivedAt time.Time
+	msg        jetstream.Msg // for its acknowledgement
+}
+
+// source reads a stream strictly in order, whatever happens to connections
+// and consumers.
+type source struct {
+	js     jetstream.JetStream
+	stream string
+	log    *slog.Logger
+	check  func(ctx context.Context) error // says ErrFenced when another mover owns the stream
+
+	reader  jetstream.Consumer
+	iter    jetstream.MessagesContext
+	last    uint64 // stream sequence read last, or the one before the start
+	counted uint64 // consumer sequence read last
+	pending uint64 // messages behind the one read last
+}
+
+var errIdle = errors.New("nothing to read now")
+
+// open makes the consumer anew, starting behind s.last. It is not resumed:
+// the position, not the consumer, knows what is stored.
+func (s *source) open(ctx context.Context) error {
+	s.close()
+	if err := s.js.DeleteConsumer(ctx, s.stream, consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("delete consumer of %s: %w", s.stream, err)
+	}
+	consumer, err := s.js.CreateConsumer(ctx, s.stream, jetstream.ConsumerConfig{
+		Durable:       consumerName,
+		Description:   "moves the stream into ClickHouse",
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   s.last + 1,
+		AckPolicy:     jetstream.AckAllPolicy,
+		AckWait:       24 * time.Hour, // nothing is redelivered into a block
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("create consumer of %s: %w", s.stream, err)
+	}
+	s.iter, err = consumer.Messages(
+		jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes),
+		jetstream.WithMessagesErrOnMissingHeartbeat(false),
+	)
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", s.stream, err)
+	}
+	s.reader, s.counted, s.pending = consumer, 0, consumer.CachedInfo().NumPending
+	return nil
+}
+
+// drained says that nothing was behind the message read last.
+func (s *source) drained() bool { return s.pending == 0 }
+
+// refresh asks how much is behind the message read last: messages of a bucket
+// vanish when newer ones replace them.
+func (s *source) refresh(ctx context.Context) {
+	if s.reader == nil {
+		return
+	}
+	if info, err := s.reader.Info(ctx); err == nil && info.Delivered.Consumer == s.counted {
+		s.pending = info.NumPending
+	}
+}
+
+func (s *source) close() {
+	if s.iter != nil {
+		s.iter.Stop()
+		s.iter = nil
+	}
+}
+
+// next returns the message behind the last one; errIdle after wait.
+func (s *source) next(ctx context.Context, wait time.Duration) (message, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return message{}, err
+		}
+		if s.iter == nil {
+			if err := s.reopen(ctx); err != nil {
+				return message{}, err
+			}
+		}
+		msg, err := s.iter.Next(jetstream.NextMaxWait(wait))
+		switch {
+		case errors.Is(err, nats.ErrTimeout):
+			return message{}, errIdle
+		case err != nil:
+			s.log.Warn("reading was interrupted", "stream", s.stream, "error", err)
+			s.close()
+			continue
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return message{}, fmt.Errorf("read metadata of a message of %s: %w", s.stream, err)
+		}
+		if meta.Sequence.Consumer != s.counted+1 {
+			s.log.Info("messages were lost on the way, reading again", "stream", s.stream, "after", s.last)
+			s.close()
+			continue
+		}
+		s.counted++
+		if meta.Sequence.Stream <= s.last { // delivered again
+			continue
+		}
+		s.last, s.pending = meta.Sequence.Stream, meta.NumPending
+		return message{
+			seq: meta.Sequence.Stream, subject: msg.Subject(), header: msg.Headers(), data: msg.Data(), receivedAt: meta.Timestamp.UTC(), msg: msg,
+		}, nil
+	}
+}
+
+// reopen opens again until it succeeds, the context ends or another mover
+// turns out to own the stream.
+func (s *source) reopen(ctx context.Context) error {
+	pause := 100 * time.Millisecond
+	for {
+		err := s.check(ctx)
+		if errors.Is(err, ErrFenced) {
+			return err
+		}
+		if err == nil {
+			if err = s.open(ctx); err == nil {
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("cannot read the stream, trying again", "stream", s.stream, "error", err)
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,258 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"cordon/internal/fleet"
+	"cordon/internal/store"
+)
+
+// worker moves one stream.
+type worker struct {
+	cfg     Config
+	deps    Deps
+	js      jetstream.JetStream
+	stream  string
+	history store.History // "" for FLEET
+	metrics *metrics
+	log     *slog.Logger
+
+	reader   reader
+	filter   *fleet.SeenFilter // FLEET only; belongs to fill
+	saved    *checkpoint       // FLEET only
+	position *position
+	source   *source
+
+	full chan *block // fill → commit
+	free chan *block // commit → fill
+
+	idle         atomic.Bool // commit waits for a block
+	checkpointed time.Time   // fill: when the filter's state was last attached to a block
+
+	committed  atomic.Uint64 // last sequence stored
+	trimmable  atomic.Uint64 // last sequence that this worker will never read again
+	oldest     atomic.Int64  // received_at of the oldest message not stored, Unix ns; 0: none
+	read       atomic.Uint64 // last sequence read
+	streamLast atomic.Uint64 // last sequence of the stream, as last seen
+	rate       fleet.Rate
+
+	mu      sync.Mutex
+	trouble string // why nothing moves, in words
+	since   time.Time
+}
+
+func (w *worker) isFleet() bool { return w.history == "" }
+
+// run moves the stream until the context ends or another mover takes over.
+func (w *worker) run(ctx context.Context) error {
+	redo, err := w.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.source.close()
+	w.full, w.free = make(chan *block), make(chan *block, 3)
+	for range cap(w.free) {
+		w.free <- &block{}
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.fill(groupCtx, redo) })
+	group.Go(func() error { return w.commitAll(groupCtx) })
+	err = group.Wait()
+	if errors.Is(err, ErrFenced) {
+		return fmt.Errorf("move stream %s: %w", w.stream, err)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// start claims the position, restores the filter and opens the source. It
+// returns the intent whose block must be built again, or nil.
+func (w *worker) start(ctx context.Context) (*intent, error) {
+	stream, err := w.js.Stream(ctx, w.stream)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", w.stream, err)
+	}
+	info := stream.CachedInfo()
+	if err := w.position.claim(ctx, info.Created); err != nil {
+		return nil, err
+	}
+	if err := w.checkTail(ctx, info.State.LastSeq); err != nil {
+		return nil, err
+	}
+	at := w.position.current
+	from := uint64(0) // last sequence that need not be read
+	if at.First > 0 {
+		from = at.First - 1
+	}
+	if w.isFleet() {
+		if from, err = w.saved.load(ctx, info.Created, w.filter); err != nil {
+			return nil, err
+		}
+		if at.First > 0 && from+1 < info.State.FirstSeq && from+1 < at.First {
+			w.log.Warn("messages behind the filter's checkpoint are gone: copies of them would not be recognised",
+				"stream", w.stream, "checkpoint", from, "first", info.State.FirstSeq)
+		}
+	}
+	w.source.last = from
+	w.trimmable.Store(from)
+	w.read.Store(max(from, at.Last))
+	w.committed.Store(max(from, at.Last))
+	w.streamLast.Store(info.State.LastSeq)
+	if err := w.source.open(ctx); err != nil {
+		return nil, err
+	}
+	if at.First == 0 || from >= at.Last {
+		return nil, nil
+	}
+	w.log.Info("storing the last block again", "stream", w.stream, "token", at.Token)
+	if at.First > 0 {
+		w.committed.Store(at.First - 1)
+	}
+	return &at, nil
+}
+
+// checkTail notices a stream that ends before the position: the broker lost
+// its tail, as a power cut may do. Its numbers come again, with other
+// messages, so tokens must differ from then on.
+func (w *worker) checkTail(ctx context.Context, last uint64) error {
+	at := w.position.current
+	if at.Last <= last {
+		return nil
+	}
+	w.log.Warn("the stream lost its tail", "stream", w.stream, "position", at.Last, "last", last)
+	return w.position.write(ctx, intent{Stream: at.Stream, Created: at.Created, Generation: at.Generation + 1, First: last + 1, Last: last})
+}
+
+// fill reads messages into blocks.
+func (w *worker) fill(ctx context.Context, redo *intent) error {
+	w.checkpointed = w.deps.Clock()
+	b, err := w.fresh(ctx, redo)
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := w.source.next(ctx, w.wait(b))
+		switch {
+		case errors.Is(err, errIdle):
+			if b.redo != nil && !w.source.drained() {
+				w.source.refresh(ctx)
+				continue
+			}
+		case err != nil:
+			return err
+		case redo != nil && m.seq < redo.First:
+			w.reader.skip(m)
+			continue
+		default:
+			if b.redo != nil && m.seq > b.redo.Last {
+				if b, err = w.pass(ctx, b); err != nil {
+					return err
+				}
+			}
+			b.take(m, time.Now())
+			w.reader.add(b, m)
+			w.read.Store(m.seq)
+			w.metrics.received.WithLabelValues(w.stream).Inc()
+			w.oldest.CompareAndSwap(0, m.receivedAt.UnixNano())
+		}
+		if b, err = w.flush(ctx, b, err != nil); err != nil {
+			return err
+		}
+	}
+}
+
+// flush passes the block on when it is due.
+func (w *worker) flush(ctx context.Context, b *block, idle bool) (*block, error) {
+	switch {
+	case b.redo != nil:
+		if b.last >= b.redo.Last || idle {
+			return w.pass(ctx, b)
+		}
+		return b, nil
+	case b.empty():
+		return b, nil
+	case b.rows() >= w.cfg.MaxRows, len(b.messages) >= w.cfg.MaxMessages, b.bytes >= w.cfg.MaxBytes:
+		return w.pass(ctx, b)
+	}
+	limit := w.cfg.FlushBusy
+	if w.source.drained() {
+		limit = w.cfg.FlushIdle
+	}
+	if time.Since(b.opened) < limit {
+		return b, nil
+	}
+	if !w.idle.Load() { // while a block is being stored this one grows instead of waiting in line
+		return b, nil
+	}
+	return w.pass(ctx, b)
+}
+
+// wait is how long to wait for a message before looking at the block again.
+func (w *worker) wait(b *block) time.Duration {
+	if b.empty() && b.redo == nil {
+		return time.Second
+	}
+	return min(max(w.cfg.FlushIdle-time.Since(b.opened), 10*time.Millisecond), w.cfg.FlushIdle)
+}
+
+// pass hands a block over for storing, and waits until it is taken.
+func (w *worker) pass(ctx context.Context, b *block) (*block, error) {
+	w.snapshot(b)
+	select {
+	case w.full <- b:
+		return w.fresh(ctx, nil)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (w *worker) fresh(ctx context.Context, redo *intent) (*block, error) {
+	select {
+	case b := <-w.free:
+		b.reset()
+		b.redo = redo
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// snapshot completes a block: what only the reading side knows.
+func (w *worker) snapshot(b *block) {
+	b.filter = nil
+	if !w.isFleet() || w.deps.Clock().Sub(w.checkpointed) < w.cfg.CheckpointEvery {
+		return
+	}
+	state, err := w.filter.MarshalBinary()
+	if err != nil {
+		w.log.Error("cannot write the filter of resent messages", "error", err)
+		return
+	}
+	b.filter, w.checkpointed = state, w.deps.Clock()
+}
+
+func (w *worker) say(trouble string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if trouble == "" || w.trouble == "" {
+		w.since = w.deps.Clock()
+	}
+	w.trouble = trouble
+}
+
+func (w *worker) said() (trouble string, since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trouble, w.since
+}
