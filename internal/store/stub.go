@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"cordon/internal/fleet"
@@ -11,50 +10,6 @@ import (
 
 var errStub = errors.New("not built yet")
 
-// Options are what a Store needs besides its address.
-type Options struct {
-	RawKey []byte
-}
-
-// Store is a connection to ClickHouse.
-type Store struct{}
-
-// EngineConfig says where the engine lives.
-type EngineConfig struct {
-	Dir        string
-	Library    string
-	Executable string
-	Args       []string
-	Port       int
-}
-
-// Engine is the supervised child.
-type Engine struct{}
-
-func StartEngine(ctx context.Context, cfg EngineConfig, log *slog.Logger) (*Engine, error) {
-	return nil, errStub
-}
-func (e *Engine) DSN() string               { return "" }
-func (e *Engine) PID() int                  { return 0 }
-func (e *Engine) Restarts() uint64          { return 0 }
-func (e *Engine) Status() fleet.StageStatus { return fleet.StageStatus{} }
-func (e *Engine) Stop() error               { return errStub }
-
-// ChildConfig is what the hidden verb passes on.
-type ChildConfig struct {
-	Library string
-	Dir     string
-	Port    int
-}
-
-func RunEngine(cfg ChildConfig) int { return 1 }
-
-func Open(ctx context.Context, dsn string, log *slog.Logger, opts ...Options) (*Store, error) {
-	return nil, errStub
-}
-func (s *Store) Close() error                      { return errStub }
-func (s *Store) Ping(ctx context.Context) error    { return errStub }
-func (s *Store) Migrate(ctx context.Context) error { return errStub }
 func (s *Store) InsertTelemetry(ctx context.Context, token string, b *TelemetryBlock) error {
 	return errStub
 }
