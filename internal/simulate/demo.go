@@ -88,91 +88,76 @@ func (d *Demo) Run(ctx context.Context, live func(truth []Attack)) error {
 	if err := os.MkdirAll(devices, 0o700); err != nil {
 		return fmt.Errorf("make demo directory: %w", err)
 	}
-	cfg := d.cfg.Driver
-	cfg.Dir = devices
+	since, err := d.since()
+	if err != nil {
+		return err
+	}
 	deps := DriverDeps(d.deps)
-	past, err := New(Config{Devices: d.cfg.Devices, Seed: d.cfg.Seed})
-	if err != nil {
-		return err
-	}
-	driver := NewDriver(cfg, past, deps)
-	defer driver.Close(context.WithoutCancel(ctx))
-	err = driver.Connect(ctx, func(done, total int) { d.cfg.Progress("enrolling devices", uint64(done), uint64(total)) })
-	if err != nil {
-		return err
-	}
-	if err := d.history(ctx, driver); err != nil {
-		return err
-	}
-	// The attacks count from now, when somebody can look.
-	now, err := New(Config{Devices: d.cfg.Devices, Seed: d.cfg.Seed, Plans: d.cfg.Plans, Start: d.deps.Clock()})
-	if err != nil {
-		return err
-	}
-	if err := now.WriteTruth(filepath.Join(d.cfg.Dir, "truth.json")); err != nil {
-		return err
-	}
-	driver.fleet = now
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	host := make(chan error, 1)
-	go func() { host <- d.host(ctx, deps, devices) }()
-	if live != nil {
-		live(now.Truth())
+	host := make(chan struct{})
+	hosted := false
+	cfg := DefaultRunConfig()
+	cfg.Fleet = Config{Devices: d.cfg.Devices, Seed: d.cfg.Seed, Plans: d.cfg.Plans}
+	cfg.Driver, cfg.Driver.Dir = d.cfg.Driver, devices
+	cfg.History, cfg.Since, cfg.Progress, cfg.Saved = d.cfg.History, since, d.cfg.Progress, d.save
+	cfg.Truth = filepath.Join(d.cfg.Dir, "truth.json")
+	cfg.Live = func(truth []Attack) {
+		hosted = true
+		go func() {
+			defer close(host)
+			d.host(ctx, deps, devices)
+		}()
+		if live != nil {
+			live(truth)
+		}
 	}
-	err = driver.Live(ctx)
-	d.save(driver)
+	err = Run(ctx, cfg, deps)
 	cancel()
-	return errors.Join(err, <-host)
+	if hosted {
+		<-host
+	}
+	return err
 }
 
-// history sends the past that an earlier run has not sent.
-func (d *Demo) history(ctx context.Context, driver *Driver) error {
-	now := d.deps.Clock().Truncate(time.Second)
-	from := now.Add(-d.cfg.History)
+// since is up to when an earlier run has sent the past.
+func (d *Demo) since() (time.Time, error) {
 	raw, err := os.ReadFile(filepath.Join(d.cfg.Dir, demoStateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	var state demoState
 	if err == nil {
-		var state demoState
-		if err := json.Unmarshal(raw, &state); err != nil {
-			return fmt.Errorf("read demo state: %w", err)
-		}
-		if state.Until.After(from) {
-			from = state.Until
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read demo state: %w", err)
+		err = json.Unmarshal(raw, &state)
 	}
-	err = driver.History(ctx, from, now, func(done, total uint64) { d.cfg.Progress("sending three days of history", done, total) })
 	if err != nil {
-		return err
+		return time.Time{}, fmt.Errorf("read demo state: %w", err)
 	}
-	d.save(driver)
-	return nil
+	return state.Until, nil
 }
 
-func (d *Demo) save(driver *Driver) {
-	raw, err := json.Marshal(demoState{Until: d.deps.Clock().UTC()})
+func (d *Demo) save(until time.Time) {
+	raw, err := json.Marshal(demoState{Until: until.UTC()})
 	if err == nil {
 		err = os.WriteFile(filepath.Join(d.cfg.Dir, demoStateFile), raw, 0o600)
 	}
 	if err != nil {
-		d.deps.Log.Warn("demo state is not stored, the next start sends the past again", "error", err, "sent", driver.Sent())
+		d.deps.Log.Warn("demo state is not stored, the next start sends the past again", "error", err)
 	}
 }
 
 // host runs this host's own agent. The demo goes on without it.
-func (d *Demo) host(ctx context.Context, deps DriverDeps, devices string) error {
+func (d *Demo) host(ctx context.Context, deps DriverDeps, devices string) {
 	identity, err := identify(ctx, deps, devices, agent.Registration{
 		ID: ThisHost, Cohort: "host", Site: "here", Model: "demo host", Owner: "you", Tags: []string{"real"},
 	})
 	if err != nil {
 		d.deps.Log.Warn("the demo runs without this host's own agent", "error", err)
-		return nil
+		return
 	}
 	cfg := agent.DefaultConfig()
 	cfg.Dir = filepath.Join(devices, ThisHost)
 	if err := agent.New(cfg, agent.Deps{Identity: identity, Log: d.deps.Log, Clock: d.deps.Clock}).Run(ctx); err != nil {
 		d.deps.Log.Warn("this host's own agent ended", "error", err)
 	}
-	return nil
 }

@@ -75,7 +75,8 @@ func (d *Driver) Connect(ctx context.Context, progress func(done, total int)) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
-	var done atomic.Int64
+	var mu sync.Mutex
+	done := 0
 	for range max(d.cfg.Parallel, 1) {
 		wait.Go(func() {
 			for i := range next {
@@ -83,9 +84,11 @@ func (d *Driver) Connect(ctx context.Context, progress func(done, total int)) er
 					cancel(err)
 					return
 				}
-				if n := done.Add(1); progress != nil {
-					progress(int(n), len(d.devices))
+				mu.Lock()
+				if done++; progress != nil {
+					progress(done, len(d.devices))
 				}
+				mu.Unlock()
 			}
 		})
 	}
