@@ -222,6 +222,9 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	}
 	proofs, more, err := e.confirm(ctx, ent.q, start)
 	kicked = merge(kicked, more)
+	if errors.Is(err, errMoved) {
+		return nil
+	}
 	if err != nil {
 		return e.fail(ctx, ent, kicked, err)
 	}
@@ -319,17 +322,19 @@ func (e *enforcer) expire(ctx context.Context) {
 	}
 	e.mu.Unlock()
 	for _, ent := range due {
-		_, err := e.save(ctx, ent, func(q *fleet.Quarantine) {
+		ent, err := e.save(ctx, ent, func(q *fleet.Quarantine) {
 			if q.Until.IsZero() || now.Before(q.Until) {
 				return // extended meanwhile
 			}
 			q.State, q.ReleasedAt, q.ReleasedBy = fleet.Expired, now.UTC(), "cordon"
 		})
-		if err != nil && !errors.Is(err, errMoved) {
+		switch {
+		case errors.Is(err, errMoved):
+		case err != nil:
 			e.g.deps.Log.Warn("quarantine did not expire yet", "device", ent.q.Device, "error", err)
-			continue
+		case ent.q.State == fleet.Expired:
+			e.g.deps.Log.Info("quarantine expired", "device", ent.q.Device, "id", ent.q.ID)
 		}
-		e.g.deps.Log.Info("quarantine expired", "device", ent.q.Device, "id", ent.q.ID)
 	}
 }
 

@@ -14,13 +14,15 @@ type Quarantine struct {
 	Actor       string          `json:"actor"` // operator name or rule:<id>
 	Rule        string          `json:"rule,omitempty"`
 	Incident    string          `json:"incident,omitempty"`
-	Until       time.Time       `json:"until,omitzero"` // zero: until released
+	Finding     string          `json:"finding,omitempty"` // that made a rule decide
+	Until       time.Time       `json:"until,omitzero"`    // zero: until released
 	RequestedAt time.Time       `json:"requested_at"`
 	AppliedAt   time.Time       `json:"applied_at,omitzero"`
 	ConfirmedAt time.Time       `json:"confirmed_at,omitzero"`
 	ReleasedAt  time.Time       `json:"released_at,omitzero"`
 	ReleasedBy  string          `json:"released_by,omitempty"`
-	Failure     string          `json:"failure,omitempty"` // why it is not confirmed
+	ReleaseNote string          `json:"release_note,omitempty"` // why it was released
+	Failure     string          `json:"failure,omitempty"`      // why it is not confirmed
 	Proof       Proof           `json:"proof"`
 }
 

@@ -10,6 +10,7 @@ type QuarantineRequest struct {
 	Actor    string // operator name or rule:<id>
 	Rule     string
 	Incident string
+	Finding  string
 	Until    time.Time // zero: until released
 }
 

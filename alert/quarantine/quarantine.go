@@ -1,0 +1,361 @@
+package quarantine
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+)
+
+const (
+	casAttempts = 16
+	maxReason   = 1000 // bytes
+	rulePrefix  = "rule:"
+	watchRetry  = 200 * time.Millisecond
+)
+
+// Config holds the guards of automatic decisions.
+type Config struct {
+	Window     time.Duration // over which the caps count
+	PerRule    int           // devices that one rule may quarantine in a window
+	PerFleet   int           // devices that all rules together may quarantine in a window …
+	FleetShare float64       // … or this share of the fleet, whichever is more
+	Protected  string        // tag of devices that no rule may quarantine
+	MaxDelay   time.Duration // a finding whose record was received longer ago decides nothing
+	Stopped    int           // stopped decisions kept for Stopped
+}
+
+// DefaultConfig allows a rule 10 devices and all rules the larger of 5 devices
+// and 2 % of the fleet in 10 minutes.
+func DefaultConfig() Config {
+	return Config{
+		Window: 10 * time.Minute, PerRule: 10, PerFleet: 5, FleetShare: 0.02,
+		Protected: "protected", MaxDelay: time.Hour, Stopped: 200,
+	}
+}
+
+// Deps are what the service needs.
+type Deps struct {
+	Bus     *bus.Bus
+	Log     *slog.Logger
+	Clock   func() time.Time
+	Device  func(id string) (fleet.Device, bool)
+	Fleet   func() int            // size of the fleet, for the share; may be nil
+	Metrics prometheus.Registerer // may be nil
+}
+
+// Service decides on quarantines. Reads come from memory, which Run keeps.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	metrics *metrics
+	ready   chan struct{}
+	once    sync.Once
+
+	kvMu sync.Mutex
+	kv   jetstream.KeyValue
+
+	mu        sync.Mutex
+	entries   map[string]held
+	decisions map[string]decision // automatic ones, by id, of the last window
+	findings  map[string]string   // finding → decision id, as far as the bucket remembers
+	changed   chan struct{}       // closed at every change
+	stopped   []Stopped
+	seen      uint64 // findings handled
+}
+
+type held struct {
+	q        fleet.Quarantine
+	revision uint64
+}
+
+type decision struct {
+	device, rule string
+	at           time.Time
+}
+
+// New makes an inert service.
+func New(cfg Config, deps Deps) *Service {
+	if deps.Metrics == nil {
+		deps.Metrics = prometheus.NewRegistry()
+	}
+	return &Service{
+		cfg: cfg, deps: deps, metrics: newMetrics(deps.Metrics), ready: make(chan struct{}),
+		entries: map[string]held{}, decisions: map[string]decision{}, findings: map[string]string{},
+		changed: make(chan struct{}),
+	}
+}
+
+// Ready is closed once memory holds every quarantine.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+func (s *Service) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	s.kvMu.Lock()
+	defer s.kvMu.Unlock()
+	if s.kv == nil {
+		kv, err := s.deps.Bus.Bucket(ctx, bus.BucketQuarantine)
+		if err != nil {
+			return nil, err
+		}
+		s.kv = kv
+	}
+	return s.kv, nil
+}
+
+// Request decides that a device is held back and returns once the decision is
+// in the bucket; Wait follows it from there. A device that is held at the same
+// level keeps its decision, which is returned. Codes: invalid, not_found,
+// conflict (held more tightly).
+func (s *Service) Request(ctx context.Context, r fleet.QuarantineRequest) (fleet.Quarantine, error) {
+	if err := s.check(r); err != nil {
+		return fleet.Quarantine{}, err
+	}
+	q, created, err := s.modify(ctx, r.Device, func(old fleet.Quarantine) (fleet.Quarantine, bool, error) {
+		if old.Active() {
+			switch have, want := rank(old.Level), rank(r.Level); {
+			case have == want:
+				return old, false, nil
+			case have > want:
+				return old, false, fleet.Errorf(fleet.CodeConflict, "device %s is held at %s by %s: release it first", r.Device, old.Level, old.Actor).On("level")
+			}
+		}
+		return fleet.Quarantine{
+			ID: nextID(old, r.Device), Device: r.Device, Level: r.Level, State: fleet.Requested,
+			Reason: r.Reason, Actor: r.Actor, Rule: r.Rule, Incident: r.Incident, Finding: r.Finding,
+			Until: r.Until.UTC(), RequestedAt: s.deps.Clock().UTC(),
+		}, true, nil
+	})
+	if err != nil {
+		return fleet.Quarantine{}, err
+	}
+	if created {
+		s.metrics.decisions.WithLabelValues(string(q.Level), origin(q)).Inc()
+		s.deps.Log.Info("quarantine requested", "device", q.Device, "level", string(q.Level), "id", q.ID, "actor", q.Actor, "reason", q.Reason)
+	}
+	return q, nil
+}
+
+func (s *Service) check(r fleet.QuarantineRequest) error {
+	if err := fleet.CheckDeviceID(r.Device); err != nil {
+		return fleet.Errorf(fleet.CodeInvalid, "%w", err).On("device")
+	}
+	if _, err := fleet.Parse("level", string(r.Level), fleet.Levels); err != nil {
+		return fleet.Errorf(fleet.CodeInvalid, "%w", err).On("level")
+	}
+	if strings.TrimSpace(r.Reason) == "" {
+		return fleet.Errorf(fleet.CodeInvalid, "a quarantine needs a reason").On("reason")
+	}
+	if len(r.Reason) > maxReason {
+		return fleet.Errorf(fleet.CodeInvalid, "reason has %d bytes, the limit is %d", len(r.Reason), maxReason).On("reason")
+	}
+	if r.Actor == "" {
+		return fleet.Errorf(fleet.CodeInvalid, "a quarantine needs an actor").On("actor")
+	}
+	if !r.Until.IsZero() && !r.Until.After(s.deps.Clock()) {
+		return fleet.Errorf(fleet.CodeInvalid, "until is %s, which is over", r.Until.UTC().Format(time.RFC3339)).On("until")
+	}
+	if _, ok := s.deps.Device(r.Device); !ok {
+		return fleet.Errorf(fleet.CodeNotFound, "no device %s in the registry", r.Device)
+	}
+	return nil
+}
+
+// Release ends a quarantine: the gate lets the device in again at once. Codes:
+// not_found, conflict (not held).
+func (s *Service) Release(ctx context.Context, device, actor, reason string) (fleet.Quarantine, error) {
+	if err := fleet.CheckDeviceID(device); err != nil {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "%w", err).On("device")
+	}
+	if len(reason) > maxReason {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "reason has %d bytes, the limit is %d", len(reason), maxReason).On("reason")
+	}
+	q, _, err := s.modify(ctx, device, func(q fleet.Quarantine) (fleet.Quarantine, bool, error) {
+		switch {
+		case q.ID == "":
+			return q, false, fleet.Errorf(fleet.CodeNotFound, "device %s was never quarantined", device)
+		case !q.Active():
+			return q, false, fleet.Errorf(fleet.CodeConflict, "device %s is not quarantined: its last quarantine is %s", device, q.State)
+		}
+		q.State, q.ReleasedAt, q.ReleasedBy, q.ReleaseNote = fleet.Released, s.deps.Clock().UTC(), actor, reason
+		return q, true, nil
+	})
+	if err != nil {
+		return fleet.Quarantine{}, err
+	}
+	s.deps.Log.Info("quarantine released", "device", device, "id", q.ID, "actor", actor, "reason", reason)
+	return q, nil
+}
+
+// modify changes a device's entry by compare-and-set until no other writer was
+// faster. change says whether there is something to write.
+func (s *Service) modify(ctx context.Context, device string, change func(fleet.Quarantine) (fleet.Quarantine, bool, error)) (fleet.Quarantine, bool, error) {
+	kv, err := s.bucket(ctx)
+	if err != nil {
+		return fleet.Quarantine{}, false, err
+	}
+	for range casAttempts {
+		old, revision, err := read(ctx, kv, device)
+		if err != nil {
+			return fleet.Quarantine{}, false, err
+		}
+		q, write, err := change(old)
+		if err != nil || !write {
+			return q, false, err
+		}
+		data, err := json.Marshal(q)
+		if err != nil {
+			return q, false, fmt.Errorf("encode quarantine of %s: %w", device, err)
+		}
+		if revision == 0 {
+			revision, err = kv.Create(ctx, device, data)
+		} else {
+			revision, err = kv.Update(ctx, device, data, revision)
+		}
+		if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			continue
+		}
+		if err != nil {
+			return q, false, fmt.Errorf("write quarantine of %s: %w", device, err)
+		}
+		s.store(held{q, revision})
+		if err := s.deps.Bus.Cordon.Publish(bus.SubjectDecision+"."+device, data); err != nil {
+			s.deps.Log.Warn("quarantine event was not published", "device", device, "error", err)
+		}
+		return q, true, nil
+	}
+	return fleet.Quarantine{}, false, fleet.Errorf(fleet.CodeConflict, "the quarantine of device %s is being changed by others: try again", device)
+}
+
+func read(ctx context.Context, kv jetstream.KeyValue, device string) (fleet.Quarantine, uint64, error) {
+	entry, err := kv.Get(ctx, device)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return fleet.Quarantine{}, 0, nil
+	}
+	if err != nil {
+		return fleet.Quarantine{}, 0, fmt.Errorf("read quarantine of %s: %w", device, err)
+	}
+	var q fleet.Quarantine
+	if err := json.Unmarshal(entry.Value(), &q); err != nil {
+		return fleet.Quarantine{}, 0, fmt.Errorf("decode quarantine of %s: %w", device, err)
+	}
+	return q, entry.Revision(), nil
+}
+
+// Get reads a device's newest quarantine from the bucket's leader. Code:
+// not_found.
+func (s *Service) Get(ctx context.Context, device string) (fleet.Quarantine, error) {
+	if err := fleet.CheckDeviceID(device); err != nil {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "%w", err).On("device")
+	}
+	kv, err := s.bucket(ctx)
+	if err != nil {
+		return fleet.Quarantine{}, err
+	}
+	q, _, err := read(ctx, kv, device)
+	if err == nil && q.ID == "" {
+		err = fleet.Errorf(fleet.CodeNotFound, "device %s was never quarantined", device)
+	}
+	return q, err
+}
+
+// Current reads a device's newest quarantine from memory.
+func (s *Service) Current(device string) (fleet.Quarantine, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.entries[device]
+	return h.q, ok
+}
+
+// List returns every device's newest quarantine from memory: those in force
+// first, then the newest first.
+func (s *Service) List() []fleet.Quarantine {
+	s.mu.Lock()
+	list := make([]fleet.Quarantine, 0, len(s.entries))
+	for _, h := range s.entries {
+		list = append(list, h.q)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b fleet.Quarantine) int {
+		if a.Active() != b.Active() {
+			if a.Active() {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(b.RequestedAt.Compare(a.RequestedAt), cmp.Compare(a.Device, b.Device))
+	})
+	return list
+}
+
+// Wait returns the decision once it is confirmed, failed, or over, or as it
+// stands when ctx ends or another decision took its place. Code: not_found.
+func (s *Service) Wait(ctx context.Context, device, id string) (fleet.Quarantine, error) {
+	for {
+		s.mu.Lock()
+		h, ok := s.entries[device]
+		changed := s.changed
+		s.mu.Unlock()
+		settled := h.q.State == fleet.Confirmed || h.q.State == fleet.Failed || !h.q.Active()
+		if ok && (h.q.ID != id || settled) {
+			return h.q, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if !ok {
+				return fleet.Quarantine{}, fleet.Errorf(fleet.CodeNotFound, "device %s was never quarantined", device)
+			}
+			return h.q, nil
+		}
+	}
+}
+
+// store takes an entry into memory unless a newer one is there. Older
+// revisions still count for the caps.
+func (s *Service) store(h held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if strings.HasPrefix(h.q.Actor, rulePrefix) {
+		s.decisions[h.q.ID] = decision{h.q.Device, h.q.Rule, h.q.RequestedAt}
+	}
+	if h.q.Finding != "" {
+		s.findings[h.q.Finding] = h.q.ID
+	}
+	if s.entries[h.q.Device].revision >= h.revision {
+		return
+	}
+	s.entries[h.q.Device] = h
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func rank(l fleet.Level) int { return slices.Index(fleet.Levels, l) }
+
+// nextID numbers a device's decisions.
+func nextID(old fleet.Quarantine, device string) string {
+	number := 0
+	if _, text, ok := strings.Cut(old.ID, "."); ok {
+		number, _ = strconv.Atoi(text) //nolint:errcheck // written by nextID
+	}
+	return device + "." + strconv.Itoa(number+1)
+}
+
+func origin(q fleet.Quarantine) string {
+	if strings.HasPrefix(q.Actor, rulePrefix) {
+		return "rule"
+	}
+	return "operator"
+}
