@@ -287,7 +287,7 @@ func jsonRejection(what string, err error, size int) *Rejection {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return reject(Malformed, "%s is cut off after byte %d", what, size)
 	case errors.As(err, &mistyped):
-		return reject(Mistyped, "%s: field %q at byte %d is a %s, expected %s", what, mistyped.Field, mistyped.Offset, mistyped.Value, mistyped.Type)
+		return reject(Mistyped, "%s: field %q at byte %d is a %s, expected %s", what, strings.TrimPrefix(mistyped.Field, "event."), mistyped.Offset, mistyped.Value, mistyped.Type)
 	case errors.As(err, &syntax):
 		if int(syntax.Offset) >= size && strings.Contains(err.Error(), "unexpected end") {
 			return reject(Malformed, "%s is cut off after byte %d", what, size)

@@ -291,6 +291,9 @@ func pamWords(e *fleet.AuditEvent, text string) bool {
 	case strings.HasPrefix(text, "session closed for user "):
 		set(e, classAuth, logoff, success)
 		e.User = sessionUser(text[len("session closed for user "):])
+	case strings.HasPrefix(text, "password changed for "):
+		set(e, classAccount, "change", success)
+		e.User = text[len("password changed for "):]
 	default:
 		set(e, classAuth, pam, "")
 	}

@@ -347,8 +347,8 @@ func (t *telemetry) add(r fleet.Reading) *Rejection {
 	case n >= t.limits.MaxReadings:
 		return reject(TooMany, "message holds more than %d readings", t.limits.MaxReadings)
 	case t.rec.Readings == nil:
-		// A reading takes at least some 16 bytes in the short form, 48 in the long one.
-		t.rec.Readings = make([]fleet.Reading, 0, min(len(t.data)/32+1, t.limits.MaxReadings))
+		// A guess: a reading takes some 25 bytes in the short form, 60 in the long one.
+		t.rec.Readings = make([]fleet.Reading, 0, min(len(t.data)/24+1, t.limits.MaxReadings))
 	}
 	t.rec.Readings = append(t.rec.Readings, r)
 	return nil
