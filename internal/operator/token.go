@@ -144,3 +144,27 @@ func tokenID(id string) bool {
 	}
 	return id != "" && len(id) <= 32
 }
+
+// Recheck says whether a principal may still act, without counting as use: a
+// page that is left open does not keep its session alive.
+func (d *Directory) Recheck(ctx context.Context, p Principal) (Principal, error) {
+	over := fleet.Errorf(fleet.CodeUnauthenticated, "your session has ended; sign in again")
+	now := d.deps.Clock()
+	if !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt) {
+		return Principal{}, over
+	}
+	var err error
+	if p.session != "" {
+		var s session
+		if _, err = d.read(ctx, bus.BucketSession, p.session, &s); err == nil && d.ended(s, now) {
+			return Principal{}, over
+		}
+	} else {
+		var t Token
+		_, err = d.read(ctx, bus.BucketOperator, tokenKeyPrefix+p.TokenID, &t)
+	}
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Principal{}, over
+	}
+	return p, err
+}

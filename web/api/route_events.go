@@ -1,7 +1,9 @@
 package api
 
 import (
+	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2/sse"
@@ -10,7 +12,7 @@ import (
 )
 
 type eventsInput struct {
-	LastEventID string `header:"Last-Event-ID" maxLength:"32" doc:"Where the client left off."`
+	LastEventID string `header:"Last-Event-ID" maxLength:"32" doc:"Where the client left off: what it missed is sent again, or it is told to reload."`
 }
 
 // The live events. Each says enough to update a list in place; details are
@@ -43,6 +45,11 @@ type (
 		Reason string    `json:"reason,omitempty"`
 		At     time.Time `json:"at"`
 	}
+	// RuleEvent says that an operator changed a rule.
+	RuleEvent struct {
+		ID string    `json:"id"`
+		At time.Time `json:"at"`
+	}
 	// StatusEvent is the pulse of the fleet, sent every few seconds.
 	StatusEvent struct {
 		At                time.Time      `json:"at"`
@@ -68,6 +75,7 @@ var eventTypes = map[string]any{
 	"finding":    FindingEvent{},
 	"quarantine": QuarantineEvent{},
 	"device":     DeviceEvent{},
+	"rule":       RuleEvent{},
 	"status":     StatusEvent{},
 	"reload":     ReloadEvent{},
 	"heartbeat":  HeartbeatEvent{},
@@ -76,4 +84,79 @@ var eventTypes = map[string]any{
 func (a *API) eventRoutes() {
 	r := route{"stream-events", http.MethodGet, "/events", "Follow changes live (server-sent events)", "events"}
 	sse.Register(a.huma, r.operation(), eventTypes, a.streamEvents)
+}
+
+// coalesce is how long events are gathered before they are sent: a burst
+// becomes one update of the page.
+const coalesce = 150 * time.Millisecond
+
+func (a *API) streamEvents(ctx context.Context, in *eventsInput, send sse.Sender) {
+	p := caller(ctx)
+	since, _ := strconv.ParseUint(in.LastEventID, 10, 64) // rubbish counts as new
+	c, err := a.hub.join(p.Name, since)
+	if err != nil {
+		// The stream has begun; the client waits as long as it is told.
+		_ = send(sse.Message{Data: ReloadEvent{Reason: err.Error()}, Retry: 60_000})
+		return
+	}
+	defer a.hub.leave(c)
+	if send(sse.Message{ID: int(a.firstID(since)), Data: a.status(ctx), Retry: 2000}) != nil {
+		return
+	}
+	heartbeat := time.NewTicker(a.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.hub.done:
+			return
+		case <-heartbeat.C:
+			if _, err := a.deps.Operators.Recheck(ctx, p); err != nil {
+				return // the session ended; connecting again says so
+			}
+			if send.Data(HeartbeatEvent{At: a.deps.Clock().UTC()}) != nil {
+				return
+			}
+		case <-c.ready:
+			if !wait(ctx, coalesce) || !a.deliver(c, send) {
+				return
+			}
+		}
+	}
+}
+
+// firstID is the id that the opening status carries: it must not skip events
+// that the client has yet to get.
+func (a *API) firstID(since uint64) uint64 {
+	if since != 0 {
+		return since
+	}
+	return a.hub.lastID()
+}
+
+// deliver sends what has gathered; false means that the client is gone.
+func (a *API) deliver(c *client, send sse.Sender) bool {
+	last := a.hub.lastID()
+	events, reload := c.take()
+	if reload {
+		return send(sse.Message{ID: int(last), Data: ReloadEvent{Reason: "events were missed"}}) == nil
+	}
+	for _, e := range events {
+		if send(sse.Message{ID: int(e.id), Data: e.data}) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }

@@ -26,11 +26,11 @@ type (
 
 // Receiver is somebody who is told about incidents, without secrets.
 type Receiver struct {
-	Name       string           `json:"name"`
-	Kind       string           `json:"kind" doc:"webhook or slack"`
-	URL        string           `json:"url" doc:"Scheme and host only: the path of a chat webhook is a secret."`
-	Severities []fleet.Severity `json:"severities" doc:"Empty: all."`
-	Changes    []string         `json:"changes" doc:"Empty: all."`
+	Name     string         `json:"name"`
+	Kind     string         `json:"kind" doc:"webhook or slack"`
+	Address  string         `json:"address" doc:"Scheme and host only: the path of a chat webhook is a secret."`
+	Severity fleet.Severity `json:"severity" doc:"The mildest that it hears of."`
+	Changes  []string       `json:"changes"`
 }
 
 // Deliveries are the newest notifications and the receivers.

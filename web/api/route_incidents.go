@@ -13,12 +13,12 @@ type (
 	}
 	listIncidentsInput struct {
 		Paging
-		State    string `query:"state" enum:"open,acknowledged,resolved,unresolved" doc:"unresolved: open or acknowledged."`
-		Severity string `query:"severity" enum:"informational,low,medium,high,critical"`
+		State    string `query:"state" maxLength:"64" doc:"open, acknowledged, resolved or a comma list of them; unresolved: open or acknowledged; all."`
+		Severity string `query:"severity" maxLength:"64" doc:"One severity or a comma list."`
 		Device   string `query:"device" maxLength:"64"`
-		Query    string `query:"q" maxLength:"256" doc:"Part of id, title, device, rule or actor."`
-		Assignee string `query:"assignee" maxLength:"64" doc:"An operator's name, or none."`
-		Sort     string `query:"sort" enum:"severity,-severity,opened_at,-opened_at,updated_at,-updated_at,number,-number" default:"-updated_at"`
+		Query    string `query:"q" maxLength:"256" doc:"Words, all of which occur in id, title, device, cohort, rules, techniques, actors or assignee."`
+		Assignee string `query:"assignee" maxLength:"64" doc:"An operator's name; - means nobody."`
+		Sort     string `query:"sort" enum:"severity,-severity,opened_at,-opened_at,updated_at,-updated_at" default:"-severity" doc:"- is descending: the worst or newest first."`
 	}
 	listIncidentsOutput struct{ Body fleet.Page[fleet.Incident] }
 	incidentOutput      struct{ Body fleet.Incident }

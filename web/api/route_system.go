@@ -1,10 +1,6 @@
 package api
 
-import (
-	"net/http"
-
-	"cordon/internal/fleet"
-)
+import "net/http"
 
 type (
 	overviewOutput struct{ Body Overview }
@@ -33,5 +29,3 @@ func (a *API) systemRoutes() {
 	add(a, route{"get-system", http.MethodGet, "/system", "How Cordon itself is doing", "system"}, a.getSystem)
 	add(a, route{"redeem-enrollment", http.MethodPost, "/enrollments", "Turn an enrolment token and a certificate request into a certificate", "devices"}, a.redeemEnrollment)
 }
-
-var _ fleet.Severity

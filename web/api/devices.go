@@ -1,0 +1,284 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"cordon/internal/fleet"
+	"cordon/internal/identity"
+)
+
+// knowTime bounds what brokers and the detector may take to answer about one
+// device; without an answer the page says so.
+const knowTime = 1500 * time.Millisecond
+
+func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevicesOutput, error) {
+	s := a.view.get(ctx)
+	now := a.deps.Clock()
+	match := in.matcher()
+	var found []DeviceSummary
+	a.deps.Devices.All(func(d fleet.Device) bool {
+		if !match(&d) {
+			return true
+		}
+		seen := s.lastSeen[d.ID]
+		status := a.deviceStatus(d, seen, now)
+		if in.Status != "" && in.Status != status {
+			return true
+		}
+		found = append(found, DeviceSummary{Device: deviceView(d), Status: status, LastSeenAt: seen})
+		return true
+	})
+	out, err := paged(found, in.Sort, in.Cursor, in.Limit, func(d *DeviceSummary, by string) (string, string) {
+		switch by {
+		case "cohort":
+			return d.Cohort, d.ID
+		case "site":
+			return d.Site, d.ID
+		case "enrolled_at":
+			return d.EnrolledAt.UTC().Format(sortableTime), d.ID
+		case "last_seen_at":
+			return d.LastSeenAt.UTC().Format(sortableTime), d.ID
+		}
+		return "", d.ID
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range out.Items {
+		d := &out.Items[i]
+		if q, ok := s.held[d.ID]; ok {
+			d.Quarantine = &QuarantineMark{Level: q.Level, State: q.State}
+		}
+		d.OpenIncident = a.openIncident(d.ID)
+	}
+	return &listDevicesOutput{Body: out}, nil
+}
+
+func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
+	query := strings.Fields(strings.ToLower(in.Query))
+	return func(d *fleet.Device) bool {
+		if in.Cohort != "" && d.Cohort != in.Cohort || in.Site != "" && d.Site != in.Site ||
+			in.Model != "" && d.Model != in.Model || in.State != "" && string(d.State) != in.State ||
+			in.Tag != "" && !slices.Contains(d.Tags, in.Tag) {
+			return false
+		}
+		if len(query) == 0 {
+			return true
+		}
+		text := strings.ToLower(strings.Join([]string{d.ID, d.Owner, d.Site, d.Model, d.Cohort, d.Firmware, strings.Join(d.Tags, "\x00")}, "\x00"))
+		for _, word := range query {
+			if !strings.Contains(text, word) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// sortableTime sorts as text in the order of time.
+const sortableTime = "2006-01-02T15:04:05.000000000"
+
+// paged sorts items and cuts a page out of them. key gives the sort key by a
+// field and the id, which breaks ties. A cursor is the place of the last item
+// of the page before, so that items which come or go in between neither
+// repeat nor hide others.
+func paged[T any](items []T, sort, cursor string, limit int, key func(item *T, by string) (string, string)) (fleet.Page[T], error) {
+	page := fleet.Page[T]{Items: []T{}, Total: uint64(len(items))}
+	by, descending := strings.CutPrefix(sort, "-")
+	type place struct {
+		key, id string
+		item    *T
+	}
+	compare := func(a, b place) int {
+		order := cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.id, b.id))
+		if descending {
+			return -order
+		}
+		return order
+	}
+	places := make([]place, len(items))
+	for i := range items {
+		k, id := key(&items[i], by)
+		places[i] = place{k, id, &items[i]}
+	}
+	slices.SortFunc(places, compare)
+	if cursor != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(cursor)
+		parts := strings.Split(string(raw), "\x00")
+		if err != nil || len(parts) != 3 || parts[0] != sort {
+			return page, fleet.Errorf(fleet.CodeInvalid, "the cursor does not belong to this list and sort: start again without it").On("query.cursor")
+		}
+		start, exact := slices.BinarySearchFunc(places, place{key: parts[1], id: parts[2]}, compare)
+		if exact {
+			start++
+		}
+		places = places[start:]
+	}
+	for i, p := range places {
+		if i == limit {
+			last := places[i-1]
+			page.Next = base64.RawURLEncoding.EncodeToString([]byte(sort + "\x00" + last.key + "\x00" + last.id))
+			break
+		}
+		page.Items = append(page.Items, *p.item)
+	}
+	return page, nil
+}
+
+func (a *API) openIncident(device string) *IncidentMark {
+	i, ok := a.deps.Incidents.OpenOf(device)
+	if !ok {
+		return nil
+	}
+	return &IncidentMark{ID: i.ID, Severity: i.Severity}
+}
+
+func (a *API) deviceFacets(context.Context, *noInput) (*facetsOutput, error) {
+	return &facetsOutput{Body: a.deps.Devices.Facets()}, nil
+}
+
+// device finds a device, in memory or, when it is brand new, in the bucket.
+func (a *API) device(ctx context.Context, id string) (fleet.Device, error) {
+	if d, ok := a.deps.Devices.Get(id); ok {
+		return d, nil
+	}
+	return a.deps.Devices.Lookup(ctx, id)
+}
+
+func (a *API) getDevice(ctx context.Context, in *deviceInput) (*deviceOutput, error) {
+	d, err := a.device(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := a.deps.History.Counts(ctx, d.ID)
+	if err != nil {
+		return nil, unavailable("counts of device "+d.ID, err)
+	}
+	out := DeviceDetail{
+		Device: deviceView(d), Status: a.deviceStatus(d, counts.LastReceivedAt, a.deps.Clock()), LastSeenAt: counts.LastReceivedAt,
+		OpenIncident: a.openIncident(d.ID), ReadingsStored: counts.Readings, AuditEventsStored: counts.AuditEvents, DeadLetters: counts.DeadLetters,
+		Rules: a.rulesFor(d),
+	}
+	for _, q := range a.deps.Quarantines.List() {
+		if q.Device == d.ID {
+			out.Quarantine = &q
+		}
+	}
+	a.askAbout(ctx, &out)
+	return &deviceOutput{Body: out}, nil
+}
+
+// askAbout asks brokers and detector at the same time.
+func (a *API) askAbout(ctx context.Context, out *DeviceDetail) {
+	ctx, cancel := context.WithTimeout(ctx, knowTime)
+	defer cancel()
+	var asking sync.WaitGroup
+	out.ConnectionsUnknown, out.BaselinesUnknown = "not known to this process", "not known to this process"
+	if ask := a.deps.Insight.Connections; ask != nil {
+		out.ConnectionsUnknown = ""
+		asking.Go(func() {
+			var err error
+			if out.Connections, out.Brokers, err = ask(ctx, out.ID); err != nil {
+				out.ConnectionsUnknown = "the broker did not answer in time"
+				a.deps.Log.Warn("connections were not listed", "device", out.ID, "error", err)
+			}
+		})
+	}
+	if ask := a.deps.Insight.Baselines; ask != nil {
+		out.BaselinesUnknown = ""
+		asking.Go(func() {
+			var err error
+			if out.Baselines, err = ask(ctx, out.ID); err != nil {
+				out.BaselinesUnknown = "the detector did not answer in time"
+				a.deps.Log.Warn("baselines were not read", "device", out.ID, "error", err)
+			}
+		})
+	}
+	asking.Wait()
+	out.Connections, out.Brokers, out.Baselines = filled(out.Connections), filled(out.Brokers), filled(out.Baselines)
+}
+
+func (a *API) rulesFor(d fleet.Device) []DeviceRule {
+	rules := []DeviceRule{}
+	for _, r := range a.deps.Rules.Rules() {
+		if r.Mode == fleet.Off || a.deps.Insight.AppliesTo != nil && !a.deps.Insight.AppliesTo(r, d) {
+			continue
+		}
+		rules = append(rules, DeviceRule{ID: r.ID, Title: r.Title, Kind: r.Kind, Mode: r.Mode, Severity: r.Severity})
+	}
+	return rules
+}
+
+func (a *API) enrollDevice(ctx context.Context, in *enrollInput) (*enrollOutput, error) {
+	return a.enroll(ctx, identity.Enrolment{
+		ID: in.Body.ID, Cohort: in.Body.Cohort, Site: in.Body.Site, Model: in.Body.Model, Firmware: in.Body.Firmware,
+		Owner: in.Body.Owner, TimeZone: in.Body.TimeZone, Tags: in.Body.Tags, Historic: in.Body.Historic,
+	})
+}
+
+// renewToken lets a device in again: it replaces its certificate.
+func (a *API) renewToken(ctx context.Context, in *deviceInput) (*enrollOutput, error) {
+	if _, err := a.device(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	return a.enroll(ctx, identity.Enrolment{ID: in.ID, Reissue: true})
+}
+
+func (a *API) enroll(ctx context.Context, e identity.Enrolment) (*enrollOutput, error) {
+	e.Actor = caller(ctx).Name
+	d, token, err := a.deps.Devices.Enroll(ctx, e)
+	if err != nil {
+		note(ctx, e.ID, nil, nil)
+		return nil, err
+	}
+	view := deviceView(d)
+	note(ctx, e.ID, nil, view)
+	return &enrollOutput{Body: Enrolled{
+		Device: view, Token: token, TokenExpiresAt: d.TokenExpiresAt,
+		Command: "cordon agent --url " + a.url() + " --enroll-token " + token,
+	}}, nil
+}
+
+// url is where this API is reached.
+func (a *API) url() string {
+	switch {
+	case a.cfg.URL != "":
+		return strings.TrimSuffix(a.cfg.URL, "/")
+	case a.listener != nil && a.cfg.TLS != nil:
+		return "https://" + a.listener.Addr().String()
+	case a.listener != nil:
+		return "http://" + a.listener.Addr().String()
+	}
+	return "https://" + a.cfg.HTTP
+}
+
+func (a *API) revokeDevice(ctx context.Context, in *deviceReasonInput) (*deviceEntryOutput, error) {
+	return a.endDevice(ctx, in, a.deps.Devices.Revoke)
+}
+
+func (a *API) retireDevice(ctx context.Context, in *deviceReasonInput) (*deviceEntryOutput, error) {
+	return a.endDevice(ctx, in, a.deps.Devices.Retire)
+}
+
+func (a *API) endDevice(ctx context.Context, in *deviceReasonInput, end func(ctx context.Context, id, actor, reason string) error) (*deviceEntryOutput, error) {
+	note(ctx, in.ID, nil, in.Body)
+	before, err := a.device(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := end(ctx, in.ID, caller(ctx).Name, in.Body.Reason); err != nil {
+		return nil, err
+	}
+	after, err := a.deps.Devices.Lookup(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, in.ID, map[string]any{"state": before.State}, map[string]any{"state": after.State, "reason": in.Body.Reason})
+	return &deviceEntryOutput{Body: deviceView(after)}, nil
+}
