@@ -121,27 +121,28 @@ func (h *histogram) halve() {
 	h.Count = split
 }
 
-// surprise is minus the decimal logarithm of the tail probability of x.
-// independent says how many values in a row count as one, for slow means.
-func (h *histogram) surprise(x float64, independent, floor float64) float64 {
+// surprise is minus the decimal logarithm of the tail probability of x, and
+// whether x lies where nothing was seen before. independent says how many
+// values in a row count as one, for slow means.
+func (h *histogram) surprise(x float64, independent, floor float64) (s float64, outside bool) {
 	if h.N == 0 {
-		return 0
+		return 0, false
 	}
 	n := float64(h.N) / independent
 	if h.Width == 0 {
 		if x == h.First {
-			return 0
+			return 0, false
 		}
-		return math.Log10(n+1) + tail(math.Abs(x-h.First), floor)
+		return math.Log10(n+1) + tail(math.Abs(x-h.First), floor), true
 	}
 	b := h.bin(x)
 	if b >= 0 && b < bins {
 		if s := h.rarer(b); s > 0 {
-			return math.Log10((n + 1) / (float64(s)/independent + 0.5))
+			return math.Log10((n + 1) / (float64(s)/independent + 0.5)), false
 		}
 	}
 	gap, scale := h.outside(b)
-	return math.Log10(n+1) + math.Log10(2) + tail(float64(gap)*h.Width, max(scale*h.Width, floor))
+	return math.Log10(n+1) + math.Log10(2) + tail(float64(gap)*h.Width, max(scale*h.Width, floor)), true
 }
 
 // tail continues a distribution outside its support.

@@ -2,6 +2,7 @@ package baseline
 
 import (
 	"math"
+	"math/bits"
 )
 
 // Settings are the constants of the mechanism: one set for every stream.
@@ -12,13 +13,16 @@ type Settings struct {
 	Clip       float64 // outliers are clipped at so many scales
 	SeasonRate float64 // least weight of a new day in an hour's mean
 	Needed     uint32  // samples in the histograms before a stream is ready
-	DaySpan    int64   // seconds of history before a stream is ready
+	DaySpan    int64   // seconds after which the daily cycle is known and residuals are counted
+	ReadySpan  int64   // seconds of history before a stream is ready
 	Slow       float64 // slow-mean values that count as one independent value
+	Quiet      int64   // seconds without a new extreme after which an excursion is over and remembered
+	Adopt      int64   // seconds after which an excursion is the new normal
 }
 
 // DefaultSettings are used everywhere.
 func DefaultSettings() Settings {
-	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 60, DaySpan: 24 * 3600, Slow: 1}
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 60, DaySpan: 24 * 3600, ReadySpan: 44 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
 }
 
 const hours = 24
@@ -33,16 +37,32 @@ type Model struct {
 	Scale   float64
 	Slow    float64
 	Season  [hours]float32 // mean minus level, by local hour
+	Spread  [hours]float32 // mean size of the residual in that hour
 	Seen    [hours]uint8   // days seen, saturating
 
-	hour  int8 // being collected; -1 none
-	sum   float64
+	hour  int8    // being collected; -1 none
+	sum   float64 // of offsets from the level
+	size  float64 // of sizes of residuals
 	count uint32
 
 	fast histogram // of residuals
 	slow histogram // of their slow mean
-	days uint8     // 0: the daily cycle is still unseen, histograms closed
+	days uint8     // 0: the daily cycle is unseen; 1: seen once, residuals are being counted; 2: long enough
+	away excursion
 }
+
+// excursion is a time in which a stream shows what it never showed before.
+// Its values do not teach while it lasts; once it is over a few of them do.
+type excursion struct {
+	First, Last int64 // Unix seconds; First is 0 outside of one
+	Count       uint32
+	Fast        [kept]float32 // a spread sample of its residuals
+	SlowLow     float32
+	SlowHigh    float32
+}
+
+// kept is how many values of an excursion are remembered.
+const kept = 6
 
 // Judgement is what a model says about one reading.
 type Judgement struct {
@@ -51,6 +71,7 @@ type Judgement struct {
 	Center   float64 // expected
 	Residual float64
 	Slow     float64 // mean residual of late
+	Ratio    float64 // residuals are divided by it: how wide they scatter at this hour
 	Up       bool    // the reading, or its slow mean, lies above what is expected
 	Shift    bool    // the slow mean is the stranger of the two
 }
@@ -62,9 +83,9 @@ func (j Judgement) P() float64 { return math.Pow(10, -j.Surprise) }
 // reading, or the mean of late.
 func (j Judgement) Move() float64 {
 	if j.Shift {
-		return j.Slow
+		return j.Slow * j.Ratio
 	}
-	return j.Residual
+	return j.Residual * j.Ratio
 }
 
 // Observe judges a reading, then learns from it. at is Unix seconds of event
@@ -80,26 +101,34 @@ func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach boo
 		m.Started, m.Level, m.hour = at, x, int8(hour)
 	}
 	center := m.Level + m.season(second)
-	e := x - center
+	ratio := m.ratio(second)
+	e := (x - center) / ratio
 	slow := m.Slow + max(1/s.SlowSpan, 1/float64(m.fast.N+1))*(e-m.Slow)
-	j := Judgement{Center: center, Residual: e, Slow: slow, Up: e > 0}
-	if m.fast.N > 0 {
-		m.judge(s, &j, e, slow)
-	}
+	j := Judgement{Center: center, Residual: e, Slow: slow, Ratio: ratio, Up: e > 0}
+	outside := m.judge(s, &j, e, slow)
 	if teach {
-		m.learn(s, at, hour, x, e, slow)
+		if outside && j.Ready && m.depart(s, at, e, slow) {
+			m.N++
+			m.last = at
+			m.Slow = slow
+			return j
+		}
+		m.arrive(s, at)
+		m.learn(s, at, hour, x, e, slow, ratio)
 	}
 	return j
 }
 
-func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) {
+// judge fills in the surprise and says whether the reading, or the mean of
+// late, lies where nothing was seen before.
+func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) bool {
 	if m.fast.N < s.Needed {
-		return
+		return false
 	}
 	j.Ready = m.Ready(s)
 	floor := math.Abs(j.Center) * 1e-9
-	a := m.fast.surprise(e, 1, floor)
-	b := m.slow.surprise(slow, s.Slow, floor)
+	a, newFast := m.fast.surprise(e, 1, floor)
+	b, newSlow := m.slow.surprise(slow, s.Slow, floor)
 	j.Surprise = math.Sqrt(a*a + b*b)
 	if b > a {
 		j.Shift = true
@@ -107,9 +136,52 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) {
 	} else {
 		j.Up = e > m.fast.quantile(0.5)
 	}
+	return newFast || newSlow
 }
 
-func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow float64) {
+// depart notes a reading of an excursion. False once the excursion has lasted
+// so long that it is the new normal.
+func (m *Model) depart(s *Settings, at int64, e, slow float64) bool {
+	x := &m.away
+	if x.First == 0 {
+		*x = excursion{First: at, SlowLow: float32(slow), SlowHigh: float32(slow)}
+	}
+	if at-x.First >= s.Adopt {
+		return false
+	}
+	x.Last = at
+	// Every value while there is room, then ever rarer ones in turn.
+	if n := x.Count; n < kept || n&(n-1) == 0 {
+		x.Fast[spread(n)] = float32(e)
+	}
+	x.Count++
+	x.SlowLow, x.SlowHigh = min(x.SlowLow, float32(slow)), max(x.SlowHigh, float32(slow))
+	return true
+}
+
+func spread(n uint32) int {
+	if n < kept {
+		return int(n)
+	}
+	return bits.Len32(n) % kept
+}
+
+// arrive ends an excursion after a quiet time: what it showed is known from
+// then on, so that a once-a-day job is strange once.
+func (m *Model) arrive(s *Settings, at int64) {
+	x := &m.away
+	if x.First == 0 || at-x.First < s.Adopt && at-x.Last < s.Quiet {
+		return
+	}
+	for _, e := range x.Fast[:min(x.Count, kept)] {
+		m.fast.add(float64(e))
+	}
+	m.slow.add(float64(x.SlowLow))
+	m.slow.add(float64(x.SlowHigh))
+	*x = excursion{}
+}
+
+func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow, ratio float64) {
 	m.N++
 	m.last = at
 	n := float64(m.N)
@@ -119,19 +191,24 @@ func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow float64) {
 	}
 	clipped := min(max(e, -limit), limit)
 	m.Scale += max(1/s.ScaleSpan, 1/n) * (math.Abs(clipped) - m.Scale)
-	m.collect(s, hour, x-m.Level, limit)
-	m.Level += max(1/s.LevelSpan, 1/n) * clipped
+	m.collect(s, hour, x-m.Level, limit*ratio, math.Abs(clipped)*ratio)
+	m.Level += max(1/s.LevelSpan, 1/n) * clipped * ratio
 	m.Slow = slow
 	m.fast.add(e)
 	m.slow.add(slow)
 	if m.days == 0 && at-m.Started >= s.DaySpan {
 		m.days = 1
+		m.fast, m.slow, m.Slow = histogram{}, histogram{}, 0
+		clear(m.Spread[:])
+	}
+	if m.days == 1 && at-m.Started >= s.ReadySpan {
+		m.days = 2
 	}
 }
 
 // collect gathers the current hour's mean and folds it into the cycle when
 // the hour is over.
-func (m *Model) collect(s *Settings, hour int, offset, limit float64) {
+func (m *Model) collect(s *Settings, hour int, offset, limit, size float64) {
 	if int(m.hour) != hour {
 		m.fold(s)
 		m.hour = int8(hour)
@@ -141,6 +218,7 @@ func (m *Model) collect(s *Settings, hour int, offset, limit float64) {
 		offset = min(max(offset, old-limit), old+limit)
 	}
 	m.sum += offset
+	m.size += size
 	m.count++
 }
 
@@ -148,14 +226,15 @@ func (m *Model) fold(s *Settings) {
 	if m.count == 0 || m.hour < 0 {
 		return
 	}
-	mean := m.sum / float64(m.count)
-	m.sum, m.count = 0, 0
+	mean, size := m.sum/float64(m.count), m.size/float64(m.count)
+	m.sum, m.size, m.count = 0, 0, 0
 	h := m.hour
 	if m.Seen[h] < math.MaxUint8 {
 		m.Seen[h]++
 	}
 	weight := max(s.SeasonRate, 1/float64(m.Seen[h]))
 	m.Season[h] += float32(weight * (mean - float64(m.Season[h])))
+	m.Spread[h] += float32(weight * (size - float64(m.Spread[h])))
 }
 
 // season is the cycle's value at a second of the local day, linear between
@@ -177,8 +256,32 @@ func (m *Model) season(second int64) float64 {
 	return own + part*(float64(m.Season[other])-own)
 }
 
+// ratio is how much wider residuals scatter at a second of the local day than
+// over the whole day. The first day's residuals say nothing of it.
+func (m *Model) ratio(second int64) float64 {
+	hour := int(second / 3600)
+	days := float64(m.Seen[hour])
+	if m.days == 0 || days < 1 || m.Scale <= 0 {
+		return 1
+	}
+	own := float64(m.Spread[hour])
+	part := float64(second%3600)/3600 - 0.5
+	other := (hour + 1) % hours
+	if part < 0 {
+		other, part = (hour+hours-1)%hours, -part
+	}
+	if m.Seen[other] > 0 {
+		own += part * (float64(m.Spread[other]) - own)
+	}
+	r := (own/m.Scale*days + 1) / (days + 1)
+	return min(max(r, 1/maxRatio), maxRatio)
+}
+
+// maxRatio bounds how far an hour's scatter is believed to differ.
+const maxRatio = 4
+
 // Ready says whether the model has learned enough to judge.
-func (m *Model) Ready(s *Settings) bool { return m.days > 0 && m.fast.N >= s.Needed }
+func (m *Model) Ready(s *Settings) bool { return m.days > 1 && m.fast.N >= s.Needed }
 
 // Samples is how many values taught the model.
 func (m *Model) Samples() uint32 { return m.N }
@@ -186,11 +289,13 @@ func (m *Model) Samples() uint32 { return m.N }
 // Band is the range that holds the central 99.9 % of what was learned, around
 // the expectation at a time.
 func (m *Model) Band(at int64, local int32) (low, center, high float64) {
-	center = m.Level + m.season(mod(at+int64(local), 86400))
+	second := mod(at+int64(local), 86400)
+	center = m.Level + m.season(second)
 	if m.fast.N == 0 {
 		return center, center, center
 	}
-	return center + m.fast.quantile(0.0005), center, center + m.fast.quantile(0.9995)
+	ratio := m.ratio(second)
+	return center + m.fast.quantile(0.0005)*ratio, center, center + m.fast.quantile(0.9995)*ratio
 }
 
 // Expected is the range that holds the central 99.9 % of what was learned,
@@ -201,7 +306,7 @@ func (m *Model) Expected(j Judgement) (low, high float64) {
 	if j.Shift {
 		h = &m.slow
 	}
-	return j.Center + h.quantile(0.0005), j.Center + h.quantile(0.9995)
+	return j.Center + h.quantile(0.0005)*j.Ratio, j.Center + h.quantile(0.9995)*j.Ratio
 }
 
 // Hours is how many hours of the day have been seen.
@@ -235,8 +340,8 @@ func (m *Model) Progress(s *Settings) Progress {
 	if m.fast.N < s.Needed {
 		p.MissingSamples = s.Needed - m.fast.N
 	}
-	if m.days == 0 {
-		p.MissingSeconds = max(s.DaySpan-(m.last-m.Started), 1)
+	if m.days < 2 {
+		p.MissingSeconds = max(s.ReadySpan-(m.last-m.Started), 1)
 	}
 	return p
 }

@@ -12,14 +12,27 @@ func (m *Model) Encode(w *wire.Writer) {
 	w.Float(m.Slow)
 	for i := range m.Season {
 		w.Float32(m.Season[i])
+		w.Float32(m.Spread[i])
 		w.Uint(uint64(m.Seen[i]))
 	}
 	w.Int(int64(m.hour))
 	w.Float(m.sum)
+	w.Float(m.size)
 	w.Uint(uint64(m.count))
 	w.Uint(uint64(m.days))
 	m.fast.encode(w)
 	m.slow.encode(w)
+	w.Int(m.away.First)
+	if m.away.First == 0 {
+		return
+	}
+	w.Int(m.away.Last)
+	w.Uint(uint64(m.away.Count))
+	for _, v := range m.away.Fast {
+		w.Float32(v)
+	}
+	w.Float32(m.away.SlowLow)
+	w.Float32(m.away.SlowHigh)
 }
 
 // Decode reads a model's state.
@@ -32,14 +45,26 @@ func (m *Model) Decode(r *wire.Reader) {
 	m.Slow = r.Float()
 	for i := range m.Season {
 		m.Season[i] = r.Float32()
+		m.Spread[i] = r.Float32()
 		m.Seen[i] = uint8(r.Uint())
 	}
 	m.hour = int8(r.Int() % hours)
 	m.sum = r.Float()
+	m.size = r.Float()
 	m.count = uint32(r.Uint())
 	m.days = uint8(r.Uint())
 	m.fast.decode(r)
 	m.slow.decode(r)
+	if m.away.First = r.Int(); m.away.First == 0 {
+		return
+	}
+	m.away.Last = r.Int()
+	m.away.Count = uint32(r.Uint())
+	for i := range m.away.Fast {
+		m.away.Fast[i] = r.Float32()
+	}
+	m.away.SlowLow = r.Float32()
+	m.away.SlowHigh = r.Float32()
 }
 
 func (h *histogram) encode(w *wire.Writer) {

@@ -192,7 +192,7 @@ func (e *Engine) raiseBaseline(d *device, s *stream, b *bound, j baseline.Judgem
 	x := &f.Explanation
 	x.Metric, x.Unit, x.Value, x.Basis = s.metric, unitOf(a, s.metric), value, "own"
 	if j.Shift {
-		x.Value = j.Center + j.Slow
+		x.Value = j.Center + j.Move()
 	}
 	low, high := s.model.Expected(j)
 	x.Expected = &fleet.Range{Low: low, High: high}
