@@ -105,6 +105,8 @@ type Quarantines interface {
 	// it returns how far it came.
 	Wait(ctx context.Context, device, id string) (fleet.Quarantine, error)
 	Release(ctx context.Context, device, actor, reason string) (fleet.Quarantine, error)
+	// Current is the newest quarantine of a device, active or not.
+	Current(device string) (fleet.Quarantine, bool)
 	List() []fleet.Quarantine
 }
 
@@ -117,7 +119,8 @@ type Rules interface {
 // Notices are what was sent to whom.
 type Notices interface {
 	Receivers() []Receiver
-	Deliveries(ctx context.Context, limit int) ([]fleet.Delivery, error)
+	// Deliveries are newest first.
+	Deliveries(cursor string, limit int) (fleet.Page[fleet.Delivery], error)
 }
 
 // History is what ClickHouse remembers (store.Store).

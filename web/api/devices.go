@@ -165,10 +165,8 @@ func (a *API) getDevice(ctx context.Context, in *deviceInput) (*deviceOutput, er
 		OpenIncident: a.openIncident(d.ID), ReadingsStored: counts.Readings, AuditEventsStored: counts.AuditEvents, DeadLetters: counts.DeadLetters,
 		Rules: a.rulesFor(d),
 	}
-	for _, q := range a.deps.Quarantines.List() {
-		if q.Device == d.ID {
-			out.Quarantine = &q
-		}
+	if q, ok := a.deps.Quarantines.Current(d.ID); ok {
+		out.Quarantine = &q
 	}
 	a.askAbout(ctx, &out)
 	return &deviceOutput{Body: out}, nil

@@ -179,8 +179,8 @@ func (a *API) listDeadLetters(ctx context.Context, in *listDeadLettersInput) (*l
 	return &listDeadLettersOutput{Body: page(rows)}, nil
 }
 
-func (a *API) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
-	items, err := a.deps.Notices.Deliveries(ctx, in.Limit)
+func (a *API) listDeliveries(_ context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
+	p, err := a.deps.Notices.Deliveries(in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -188,5 +188,5 @@ func (a *API) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*lis
 	for i := range receivers {
 		receivers[i].Changes = filled(receivers[i].Changes)
 	}
-	return &listDeliveriesOutput{Body: Deliveries{Items: filled(items), Total: uint64(len(items)), Receivers: receivers}}, nil
+	return &listDeliveriesOutput{Body: Deliveries{Items: filled(p.Items), Next: p.Next, Total: p.Total, Receivers: receivers}}, nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"time"
 
 	"cordon/internal/fleet"
 )
@@ -18,19 +19,23 @@ type (
 		Device string `query:"device" maxLength:"64"`
 	}
 	listDeadLettersOutput struct{ Body fleet.Page[fleet.DeadLetter] }
-	listDeliveriesInput   struct {
-		Limit int `query:"limit" minimum:"1" maximum:"500" default:"100"`
-	}
-	listDeliveriesOutput struct{ Body Deliveries }
+	listDeliveriesInput   struct{ Paging }
+	listDeliveriesOutput  struct{ Body Deliveries }
 )
 
 // Receiver is somebody who is told about incidents, without secrets.
 type Receiver struct {
-	Name     string         `json:"name"`
-	Kind     string         `json:"kind" doc:"webhook or slack"`
-	Address  string         `json:"address" doc:"Scheme and host only: the path of a chat webhook is a secret."`
-	Severity fleet.Severity `json:"severity" doc:"The mildest that it hears of."`
-	Changes  []string       `json:"changes"`
+	Name      string         `json:"name"`
+	Kind      string         `json:"kind" doc:"webhook or slack"`
+	Host      string         `json:"host" doc:"Where it is; the rest of a chat webhook's address is a secret."`
+	Severity  fleet.Severity `json:"severity" doc:"The mildest that it hears of."`
+	Changes   []string       `json:"changes" doc:"Of incidents, that it hears of."`
+	Healthy   bool           `json:"healthy"`
+	Pending   uint64         `json:"pending" doc:"Not delivered yet."`
+	Delivered uint64         `json:"delivered" doc:"Since Cordon started."`
+	Failed    uint64         `json:"failed" doc:"Given up, since Cordon started."`
+	LastError string         `json:"last_error" doc:"Empty once it works."`
+	LastAt    time.Time      `json:"last_at,omitzero" doc:"Of the newest success."`
 }
 
 // Deliveries are the newest notifications and the receivers.
