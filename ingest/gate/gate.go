@@ -150,6 +150,8 @@ func (g *Gate) open(ctx context.Context) (err error) {
 }
 
 func (g *Gate) subscribe(ctx context.Context, group *sync.WaitGroup) ([]*nats.Subscription, error) {
+	flush, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
 	var subs []*nats.Subscription
 	slots := make(chan struct{}, g.cfg.Concurrency)
 	for _, s := range []struct {
@@ -186,7 +188,7 @@ func (g *Gate) subscribe(ctx context.Context, group *sync.WaitGroup) ([]*nats.Su
 		if err := sub.SetPendingLimits(1<<18, 512<<20); err != nil {
 			return subs, fmt.Errorf("subscribe %s: %w", s.subject, err)
 		}
-		if err := s.conn.FlushWithContext(ctx); err != nil {
+		if err := s.conn.FlushWithContext(flush); err != nil {
 			return subs, fmt.Errorf("subscribe %s: %w", s.subject, err)
 		}
 	}

@@ -290,6 +290,8 @@ func (b *Bus) Kick(ctx context.Context, serverID string, cid uint64) error {
 // server/mqtt.go, processSessionPersist). Brokers without the session ignore
 // it.
 func (b *Bus) DropSession(ctx context.Context, clientID string) error {
+	ctx, cancel := context.WithTimeout(ctx, brokerWait)
+	defer cancel()
 	subject := "$MQTT.JSA.CORDON.SP." + sessionHash(clientID) + "." + nuid.Next()
 	if err := b.Devices.Publish(subject, []byte(`{"stream":"$MQTT_sess","seq":9223372036854775807}`)); err != nil {
 		return fmt.Errorf("drop mqtt session: %w", err)
