@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS telemetry
     boot        LowCardinality(String),
     seq         UInt64 CODEC(DoubleDelta, ZSTD(1)),
     stream_seq  UInt64 CODEC(DoubleDelta, ZSTD(1)),
-    n           UInt32 CODEC(ZSTD(1))
+    n           UInt32 CODEC(ZSTD(1)),
+    INDEX received_at_range received_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toMonday(received_at)

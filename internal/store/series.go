@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"cordon/internal/fleet"
+)
+
+const defaultPoints = 500
+
+// widths are the buckets that a chart's axis can live with.
+var widths = []time.Duration{
+	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour,
+	24 * time.Hour, 48 * time.Hour, 7 * 24 * time.Hour,
+}
+
+// widthFor returns the least width that needs no more than points buckets.
+func widthFor(span time.Duration, points int) time.Duration {
+	least := span/time.Duration(points) + 1
+	for _, w := range widths {
+		if w >= least {
+			return w
+		}
+	}
+	week := widths[len(widths)-1]
+	return (least + week - 1) / week * week
+}
+
+func widthName(w time.Duration) string {
+	switch {
+	case w%(24*time.Hour) == 0:
+		return strconv.Itoa(int(w/(24*time.Hour))) + "d"
+	case w%time.Hour == 0:
+		return strconv.Itoa(int(w/time.Hour)) + "h"
+	case w%time.Minute == 0:
+		return strconv.Itoa(int(w/time.Minute)) + "m"
+	}
+	return strconv.Itoa(int(w/time.Second)) + "s"
+}
+
+// extent is what a range of a metric holds.
+type extent struct {
+	count    uint64
+	min, max time.Time
+}
+
+// Series returns one metric of one device: every reading when that makes no
+// more points than asked for, else buckets, made from the roll-ups when a
+// minute is fine enough or the readings themselves have expired.
+func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
+	if q.Device == "" || q.Metric == "" {
+		return Series{}, fleet.Errorf(fleet.CodeInvalid, "a series needs a device and a metric").On("metric")
+	}
+	if !q.From.IsZero() && !q.To.IsZero() && !q.From.Before(q.To) {
+		return Series{}, fleet.Errorf(fleet.CodeInvalid, "from must be before to").On("from")
+	}
+	if q.Points <= 0 {
+		q.Points = defaultPoints
+	}
+	q.Points = min(q.Points, MaxPoints)
+
+	raw, err := s.extent(ctx, q, "telemetry", "observed_at", "count()")
+	if err != nil {
+		return Series{}, err
+	}
+	whole := q
+	if !q.From.IsZero() {
+		whole.From = q.From.Add(time.Minute - 1).Truncate(time.Minute)
+	}
+	rollup, err := s.extent(ctx, whole, "telemetry_1m", "minute", "sum(readings)")
+	if err != nil {
+		return Series{}, err
+	}
+	expired := rollup.count > 0 && (raw.count == 0 || raw.min.Sub(rollup.min) >= time.Minute)
+	if !expired {
+		if raw.count <= uint64(q.Points) { //nolint:gosec // positive
+			return s.rawSeries(ctx, q)
+		}
+		// One bucket more than the quotient may be touched.
+		if w := widthFor(raw.max.Sub(raw.min), max(q.Points-1, 1)); w < time.Minute {
+			return s.bucketSeries(ctx, q, w, "telemetry", "observed_at", "count()", "avg(value)", "min(value)", "max(value)")
+		}
+	} else if raw.count > 0 && raw.max.After(rollup.max) {
+		rollup.max = raw.max
+	}
+	first, last := rollup.min, rollup.max
+	if !expired {
+		first, last = raw.min, raw.max
+	}
+	w := max(widthFor(last.Sub(first), max(q.Points-1, 1)), time.Minute)
+	q.From = q.From.Truncate(time.Minute)
+	return s.bucketSeries(ctx, q, w, "telemetry_1m", "minute", "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)")
+}
+
+func seriesConditions(q SeriesQuery, column string) *conditions {
+	c := newConditions()
+	c.equal("device", q.Device)
+	c.equal("metric", q.Metric)
+	c.since(column, q.From)
+	c.until(column, q.To)
+	return c
+}
+
+func (s *Store) extent(ctx context.Context, q SeriesQuery, table, column, count string) (e extent, err error) {
+	c := seriesConditions(q, column)
+	err = s.each(ctx, "extent of a series", fmt.Sprintf("SELECT %s, min(%s), max(%s) FROM %s", count, column, column, table)+c.where(), c.params,
+		func(rows driver.Rows) error { return rows.Scan(&e.count, &e.min, &e.max) })
+	return e, err
+}
+
+func (s *Store) rawSeries(ctx context.Context, q SeriesQuery) (Series, error) {
+	c := seriesConditions(q, "observed_at")
+	out := Series{Resolution: "raw", Points: []SeriesPoint{}}
+	err := s.each(ctx, "series", "SELECT observed_at, value FROM telemetry"+c.where()+
+		" ORDER BY observed_at, stream_seq, n LIMIT "+strconv.Itoa(q.Points), c.params,
+		func(rows driver.Rows) error {
+			p := SeriesPoint{Count: 1}
+			err := rows.Scan(&p.At, &p.Mean)
+			p.Min, p.Max = p.Mean, p.Mean
+			out.Points = append(out.Points, p)
+			return err
+		})
+	return out, err
+}
+
+func (s *Store) bucketSeries(ctx context.Context, q SeriesQuery, w time.Duration, table, column, count, mean, least, most string) (Series, error) {
+	c := seriesConditions(q, column)
+	c.number("width", w.Milliseconds())
+	ms := "toUnixTimestamp64Milli(" + column + ")"
+	out := Series{Resolution: widthName(w), Points: []SeriesPoint{}}
+	query := fmt.Sprintf("SELECT %s - positiveModulo(%s, {width:Int64}) AS bucket, %s, %s, %s, %s FROM %s", ms, ms, mean, least, most, count, table) +
+		c.where() + " GROUP BY bucket ORDER BY bucket LIMIT " + strconv.Itoa(MaxPoints)
+	err := s.each(ctx, "series", query, c.params, func(rows driver.Rows) error {
+		var at int64
+		var p SeriesPoint
+		err := rows.Scan(&at, &p.Mean, &p.Min, &p.Max, &p.Count)
+		p.At = time.UnixMilli(at).UTC()
+		out.Points = append(out.Points, p)
+		return err
+	})
+	return out, err
+}
+
+// Metrics returns the newest reading of every metric of a device, by name.
+func (s *Store) Metrics(ctx context.Context, device string) ([]MetricLast, error) {
+	c := newConditions()
+	c.add("device = {device:String}")
+	c.text("device", device)
+	out := []MetricLast{}
+	err := s.each(ctx, "metrics", "SELECT metric, max(observed_at), argMax(value, (observed_at, stream_seq, n)), count() FROM telemetry"+
+		c.where()+" GROUP BY metric ORDER BY metric LIMIT "+strconv.Itoa(MaxMetrics), c.params,
+		func(rows driver.Rows) error {
+			var m MetricLast
+			err := rows.Scan(&m.Metric, &m.At, &m.Value, &m.Count)
+			out = append(out, m)
+			return err
+		})
+	return out, err
+}
+
+// Counts says what is stored of a device.
+func (s *Store) Counts(ctx context.Context, device string) (DeviceCounts, error) {
+	c := newConditions()
+	c.text("device", device)
+	var n DeviceCounts
+	var last time.Time
+	err := s.each(ctx, "counts", `SELECT
+		(SELECT count() FROM telemetry WHERE device = {device:String}),
+		(SELECT count() FROM audit WHERE device = {device:String}),
+		(SELECT count() FROM dead_letters WHERE device = {device:String}),
+		(SELECT max(last_received_at) FROM device_last WHERE device = {device:String})`, c.params,
+		func(rows driver.Rows) error { return rows.Scan(&n.Readings, &n.AuditEvents, &n.DeadLetters, &last) })
+	if last.UnixMilli() > 0 {
+		n.LastReceivedAt = last
+	}
+	return n, err
+}
+
+// LastSeen returns for every device when its newest stored message was
+// received.
+func (s *Store) LastSeen(ctx context.Context) (map[string]time.Time, error) {
+	out := map[string]time.Time{}
+	err := s.each(ctx, "last seen", "SELECT device, max(last_received_at) FROM device_last GROUP BY device", nil,
+		func(rows driver.Rows) error {
+			var device string
+			var at time.Time
+			err := rows.Scan(&device, &at)
+			out[device] = at
+			return err
+		})
+	return out, err
+}
