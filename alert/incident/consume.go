@@ -15,7 +15,6 @@ import (
 
 const (
 	consumerName = "incident"
-	ackWait      = time.Minute
 	fetchWait    = 2 * time.Second
 	maxTries     = 20
 )
@@ -23,7 +22,7 @@ const (
 // consume takes findings in order, batch by batch, until ctx ends.
 func (s *Service) consume(ctx context.Context) error {
 	consumer, err := s.deps.Bus.Core.CreateOrUpdateConsumer(ctx, bus.StreamFindings, jetstream.ConsumerConfig{
-		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.cfg.AckWait,
 		MaxAckPending: 4 * s.cfg.Batch, MaxDeliver: -1,
 	})
 	if err != nil {
@@ -103,7 +102,12 @@ func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
 		}
 		byDevice[device] = append(byDevice[device], a)
 	}
+	beat := time.Now()
 	for _, device := range order {
+		if time.Since(beat) > s.cfg.AckWait/4 {
+			beat = time.Now()
+			hold(msgs)
+		}
 		for try := 0; ; try++ {
 			err := s.apply(ctx, device, byDevice[device])
 			if err == nil {
@@ -111,13 +115,14 @@ func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
 				break
 			}
 			if ctx.Err() != nil {
+				for _, msg := range msgs {
+					_ = msg.Nak() // whoever runs next gets them at once
+				}
 				return false
 			}
 			s.fail(err)
 			s.metrics.retries.Inc()
-			for _, msg := range msgs {
-				_ = msg.InProgress()
-			}
+			hold(msgs)
 			s.wait(ctx, try)
 		}
 	}
@@ -128,6 +133,13 @@ func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
 	}
 	s.rate.Add(s.now(), uint64(len(msgs)))
 	return true
+}
+
+// hold asks the broker for more time.
+func hold(msgs []jetstream.Msg) {
+	for _, msg := range msgs {
+		_ = msg.InProgress()
+	}
 }
 
 func (s *Service) fail(err error) {

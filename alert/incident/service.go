@@ -3,7 +3,6 @@ package incident
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -26,13 +25,14 @@ type Config struct {
 	ReopenWithin   time.Duration // how long a resolved incident can be opened again
 	RetryWait      time.Duration // first wait after the broker failed; doubles up to 30 times it
 	Sweep          time.Duration // how often unpublished changes are looked for
+	AckWait        time.Duration // after a crash, findings in hand come again after this
 }
 
 // DefaultConfig suits one node.
 func DefaultConfig() Config {
 	return Config{
 		Batch: 256, FloodPerMinute: 100, ReopenWithin: 7 * 24 * time.Hour,
-		RetryWait: 100 * time.Millisecond, Sweep: 30 * time.Second,
+		RetryWait: 100 * time.Millisecond, Sweep: 30 * time.Second, AckWait: 10 * time.Second,
 	}
 }
 
@@ -90,6 +90,9 @@ func New(cfg Config, deps Deps) *Service {
 	if cfg.Sweep <= 0 {
 		cfg.Sweep = def.Sweep
 	}
+	if cfg.AckWait <= 0 {
+		cfg.AckWait = def.AckWait
+	}
 	if deps.Clock == nil {
 		deps.Clock = time.Now
 	}
@@ -108,23 +111,21 @@ func (s *Service) Run(ctx context.Context) error {
 	if _, err := s.open(ctx); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.Watch(ctx) })
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Watch(running) })
 	group.Go(func() error {
 		select {
-		case <-ctx.Done():
+		case <-running.Done():
 			return nil
 		case <-s.view.ready:
 		}
-		inner, ctx := errgroup.WithContext(ctx)
-		inner.Go(func() error { return s.consume(ctx) })
-		inner.Go(func() error { return s.watchQuarantines(ctx) })
-		inner.Go(func() error { return s.sweepLoop(ctx) })
+		inner, running := errgroup.WithContext(running)
+		inner.Go(func() error { return s.consume(running) })
+		inner.Go(func() error { return s.watchQuarantines(running) })
+		inner.Go(func() error { return s.sweepLoop(running) })
 		return inner.Wait()
 	})
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
-		return err
-	} else if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

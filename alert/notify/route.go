@@ -19,7 +19,7 @@ const (
 	routerName   = "notify"
 	workerPrefix = "notify-"
 	retryWait    = 200 * time.Millisecond
-	routeAckWait = time.Minute
+	routeAckWait = 10 * time.Second
 )
 
 // route makes work items of incident changes, in order, until ctx ends.

@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -82,26 +81,26 @@ func (s *Service) Run(ctx context.Context) error {
 	if _, err := s.open(ctx); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.Watch(ctx) })
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Watch(running) })
 	group.Go(func() error {
 		select {
-		case <-ctx.Done():
+		case <-running.Done():
 			return nil
 		case <-s.records.ready:
 		}
-		if err := s.dropRemoved(ctx); err != nil && ctx.Err() == nil {
+		if err := s.dropRemoved(running); err != nil {
 			return err
 		}
-		inner, ctx := errgroup.WithContext(ctx)
+		inner, running := errgroup.WithContext(running)
 		for _, w := range s.workers {
-			inner.Go(func() error { return w.run(ctx) })
+			inner.Go(func() error { return w.run(running) })
 		}
-		inner.Go(func() error { return s.route(ctx) })
-		inner.Go(func() error { return s.pruneLoop(ctx) })
+		inner.Go(func() error { return s.route(running) })
+		inner.Go(func() error { return s.pruneLoop(running) })
 		return inner.Wait()
 	})
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

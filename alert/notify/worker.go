@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	workAckWait = 30 * time.Second
-	heartbeat   = 10 * time.Second
+	workAckWait = 15 * time.Second
+	heartbeat   = 5 * time.Second
 	stopGrace   = 3 * time.Second
 )
 
@@ -186,6 +186,11 @@ func (w *worker) stop(cancel func(), results <-chan *job) {
 	defer grace.Stop()
 	for ; w.inFlight > 0; w.inFlight-- {
 		<-results
+	}
+	for _, j := range w.held {
+		if !j.done {
+			_ = j.msg.Nak() // whoever runs next gets it at once
+		}
 	}
 }
 
