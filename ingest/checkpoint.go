@@ -44,7 +44,7 @@ func (c *checkpoint) load(ctx context.Context, created time.Time, filter *fleet.
 	if len(raw) < 16 {
 		return 0, fmt.Errorf("read checkpoint %s: it has %d bytes", checkpointName, len(raw))
 	}
-	if int64(binary.BigEndian.Uint64(raw)) != created.Unix() { //nolint:gosec // what save wrote
+	if int64(binary.BigEndian.Uint64(raw)) != created.UnixMicro() { //nolint:gosec // what save wrote
 		return 0, nil // of a stream that is gone
 	}
 	if err := filter.UnmarshalBinary(raw[16:]); err != nil {

@@ -15,7 +15,7 @@ import (
 // exactly that block again.
 type intent struct {
 	Stream     string    `json:"stream"`
-	Created    int64     `json:"created"`    // of the stream, Unix seconds: a stream made anew starts over
+	Created    int64     `json:"created"`    // of the stream, Unix µs: a stream made anew starts over
 	Generation int       `json:"generation"` // grows when the stream lost its tail
 	First      uint64    `json:"first"`      // 0: no block yet
 	Last       uint64    `json:"last"`
@@ -66,7 +66,7 @@ type position struct {
 // it before fails at its next write.
 func (p *position) claim(ctx context.Context, created time.Time) error {
 	p.owner = nuid.Next()
-	p.current = intent{Stream: p.current.Stream, Created: created.Unix()}
+	p.current = intent{Stream: p.current.Stream, Created: created.UnixMicro()}
 	entry, err := p.kv.Get(ctx, p.key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
