@@ -86,6 +86,13 @@ func (s *Service) handle(ctx context.Context, msg jetstream.Msg) {
 	}
 }
 
+// Watch keeps the view current without deciding anything by itself, for a
+// process that only acts for people. It returns when ctx ends.
+func (s *Service) Watch(ctx context.Context) error {
+	s.follow(ctx)
+	return nil
+}
+
 // follow watches the bucket. History is read too, because caps count decisions
 // that were released meanwhile.
 func (s *Service) follow(ctx context.Context) {

@@ -6,11 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"cordon/detect"
 	"cordon/internal/bus"
+	"cordon/internal/fleet"
 	"cordon/internal/identity"
 	"cordon/internal/store"
 )
@@ -30,12 +33,22 @@ type platform struct {
 	nats     string        // where devices connect
 	mqtt     string
 	demo     *demo // nil outside the demo
+	alone    bool  // every role runs in this process
+	process  string
+	devices  *identity.Registry
+	detector *detect.Detector
+	statuses []func() fleet.StageStatus
+	refused  atomic.Pointer[brokerRefused] // who counts handshakes that failed
 }
 
+// brokerRefused takes the broker's words about a client that never reached
+// the gate. The broker starts before the gate does.
+type brokerRefused struct{ tell func(message string) }
+
 // Up runs every role in this process, with an embedded broker and, unless cfg
-// names another, an embedded ClickHouse, until ctx ends. ready is called once
-// everything answers.
-func Up(ctx context.Context, dir string, cfg Config, demoMode bool, log *slog.Logger, ready func(context.Context, Ready) error) (err error) {
+// names another, an embedded ClickHouse, until ctx ends. With show, it runs a
+// demo fleet too. ready is called once everything answers.
+func Up(ctx context.Context, dir string, cfg Config, show *DemoConfig, log *slog.Logger, ready func(context.Context, Ready) error) (err error) {
 	unlock, err := lockData(dir)
 	if err != nil {
 		return err
@@ -44,9 +57,9 @@ func Up(ctx context.Context, dir string, cfg Config, demoMode bool, log *slog.Lo
 	life := newLifecycle(ctx, log)
 	defer life.stop()
 
-	p := &platform{cfg: cfg, log: log, clock: time.Now, registry: prometheus.NewRegistry(), dir: dir}
-	if demoMode {
-		if p.demo, err = startDemo(life, &p.cfg, log); err != nil {
+	p := &platform{cfg: cfg, log: log, clock: time.Now, registry: prometheus.NewRegistry(), dir: dir, alone: true}
+	if show != nil {
+		if p.demo, err = startDemo(life, &p.cfg, *show, log); err != nil {
 			return err
 		}
 	}
@@ -74,7 +87,7 @@ func Up(ctx context.Context, dir string, cfg Config, demoMode bool, log *slog.Lo
 	}
 	defer os.Remove(ReadyPath(dir))
 	if p.demo != nil {
-		if err := p.demo.begin(ctx, life, p, r); err != nil {
+		if err := p.demo.begin(ctx, life, p); err != nil {
 			return err
 		}
 	}
@@ -101,15 +114,12 @@ func (p *platform) startBroker(life *lifecycle) error {
 	limits := bus.DefaultLimits()
 	limits.FleetBytes = p.cfg.StoreMB << 20
 	limits.StoreBytes = limits.FleetBytes + 8<<30
-	refused := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "cordon_gate_handshakes_refused_total", Help: "Connections that ended before the gate was asked: no, foreign or expired certificate.",
-	})
-	p.registry.MustRegister(refused)
 	srv, err := bus.StartServer(bus.ServerConfig{
 		Name: "cordon", Dir: filepath.Join(p.dir, "broker"), NATS: p.cfg.NATS, MQTT: p.cfg.MQTT, TLS: tlsConfig, Keys: keys, Limits: limits,
 	}, p.log.With("part", "broker"), func(message string) {
-		refused.Inc()
-		p.log.Warn("device refused before the gate was asked", "part", "broker", "reason", message)
+		if r := p.refused.Load(); r != nil {
+			r.tell(message)
+		}
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"cordon/internal/simulate"
@@ -35,18 +36,7 @@ func (c *SimulateCmd) Run(ctx context.Context, g *Globals) error {
 	cfg.Fleet = simulate.Config{Devices: c.Devices, Seed: c.Seed, Plans: plans}
 	cfg.Driver.Interval, cfg.Driver.HistoryStep, cfg.Driver.Dir = c.Interval, c.Step, c.Keep
 	cfg.History, cfg.Duration, cfg.Truth = c.History, c.Duration, c.Truth
-	bars := map[string]*progress{}
-	cfg.Progress = func(doing string, done, total uint64) {
-		bar := bars[doing]
-		if bar == nil {
-			bar = newProgress(g.Err, doing, total)
-			bars[doing] = bar
-		}
-		bar.set("done", done)
-		if done >= total {
-			bar.end()
-		}
-	}
+	cfg.Progress = bars(g.Err)
 	client, err := deviceClient(g)
 	if err != nil {
 		return err
@@ -58,4 +48,20 @@ func (c *SimulateCmd) Run(ctx context.Context, g *Globals) error {
 		}
 	}
 	return simulate.Run(ctx, cfg, simulate.DriverDeps{Issuer: client, Log: g.Log})
+}
+
+// bars shows what long work does, one line for each thing it does.
+func bars(to io.Writer) func(doing string, done, total uint64) {
+	shown := map[string]*progress{}
+	return func(doing string, done, total uint64) {
+		bar := shown[doing]
+		if bar == nil {
+			bar = newProgress(to, doing, total)
+			shown[doing] = bar
+		}
+		bar.set("done", done)
+		if done >= total {
+			bar.end()
+		}
+	}
 }

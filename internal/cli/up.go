@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"cordon/internal/app"
 	"cordon/internal/store"
@@ -17,23 +18,34 @@ type UpCmd struct {
 	app.Config `embed:""`
 	ReadyFile  string `help:"Write where everything answers, as JSON, once it does." env:"CORDON_READY_FILE" type:"path" placeholder:"FILE"`
 	Demo       bool   `help:"Show a simulated fleet with real detections, on http://localhost only."`
+
+	DemoDevices int           `help:"Devices of the demo." default:"200" hidden:""`
+	DemoHistory time.Duration `help:"Simulated past of the demo." default:"72h" hidden:""`
 }
 
 // Run starts Cordon and blocks until a signal ends it.
 func (c *UpCmd) Run(ctx context.Context, g *Globals) error {
 	c.Config.Receivers = g.File.Receivers()
 	c.Config.Version = Version
-	return app.Up(ctx, g.Data, c.Config, c.Demo, g.Log, func(_ context.Context, r app.Ready) error {
+	var show *app.DemoConfig
+	var chat string
+	if c.Demo {
+		show = &app.DemoConfig{Devices: c.DemoDevices, History: c.DemoHistory, Progress: bars(g.Err), Begun: func(address string) {
+			chat = address
+			fmt.Fprintln(g.Err, "The demo fleet first lives through its past, so that baselines are ready.")
+		}}
+	}
+	return app.Up(ctx, g.Data, c.Config, show, g.Log, func(_ context.Context, r app.Ready) error {
 		if c.ReadyFile != "" {
 			if err := r.WriteFile(c.ReadyFile); err != nil {
 				return err
 			}
 		}
-		return printReady(g, r)
+		return printReady(g, r, chat)
 	})
 }
 
-func printReady(g *Globals, r app.Ready) error {
+func printReady(g *Globals, r app.Ready, chat string) error {
 	if g.JSON {
 		return json.NewEncoder(g.Out).Encode(r)
 	}
@@ -45,9 +57,13 @@ func printReady(g *Globals, r app.Ready) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("read one-time password: %w", err)
 	}
-	fmt.Fprintf(g.Out, "\n  Cordon is up.\n\n    Dashboard   %s\n    User        %s\n    Password    %s\n\n    Devices     %s (NATS), %s (MQTT)\n    Stop with   Ctrl-C\n\n",
+	fmt.Fprintf(g.Out, "\n  Cordon is up.\n\n    Dashboard   %s\n    User        %s\n    Password    %s\n\n    Devices     %s (NATS), %s (MQTT)\n",
 		r.URL, r.AdminUser, password, r.NATS, r.MQTT)
-	return nil
+	if chat != "" {
+		fmt.Fprintf(g.Out, "    Chat        %s shows what is sent\n\n  Attacks on the demo fleet begin within a minute.\n", chat)
+	}
+	_, err = fmt.Fprint(g.Out, "    Stop with   Ctrl-C\n\n")
+	return err
 }
 
 // ServeCmd runs some roles against external servers.

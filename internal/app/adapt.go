@@ -1,0 +1,118 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"cordon/alert/incident"
+	"cordon/alert/notify"
+	"cordon/detect"
+	"cordon/detect/rule"
+	"cordon/internal/bus"
+	"cordon/internal/fleet"
+	"cordon/web/api"
+)
+
+func (p *platform) part(name string) *slog.Logger { return p.log.With("part", name) }
+
+// incidents and notices translate between the words of a stage and those of
+// the API, which may not import each other.
+type incidents struct{ *incident.Service }
+
+func (i incidents) List(f api.IncidentFilter, sort, cursor string, limit int) (fleet.Page[fleet.Incident], error) {
+	return i.Service.List(incident.Filter(f), sort, cursor, limit)
+}
+
+type notices struct{ *notify.Service }
+
+func (n notices) Receivers() []api.Receiver {
+	states := n.Service.Receivers()
+	out := make([]api.Receiver, len(states))
+	for i, s := range states {
+		out[i] = api.Receiver{
+			Name: s.Name, Kind: s.Kind, Host: s.Host, Severity: s.Severity, Changes: s.Changes, Healthy: s.Healthy,
+			Pending: s.Pending, Delivered: s.Delivered, Failed: s.Failed, LastError: s.LastError, LastAt: s.LastAt,
+		}
+	}
+	return out
+}
+
+// rules is the detector's catalogue, or the bucket's where another process
+// detects.
+func (p *platform) rules(d *detect.Detector) api.Rules {
+	if d != nil {
+		return d
+	}
+	return catalogue{p}
+}
+
+// catalogue reads and changes rules through bucket "rule" alone.
+type catalogue struct{ p *platform }
+
+func (c catalogue) Rules() []fleet.Rule {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	list, err := c.read(ctx)
+	if err != nil {
+		c.p.log.Warn("rules cannot be read", "error", err)
+	}
+	return list
+}
+
+func (c catalogue) read(ctx context.Context) ([]fleet.Rule, error) {
+	kv, err := c.p.bus.Bucket(ctx, bus.BucketRule)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := kv.WatchAll(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read bucket %s: %w", bus.BucketRule, err)
+	}
+	defer func() { _ = watch.Stop() }()
+	var list []fleet.Rule
+	for entry := range watch.Updates() {
+		if entry == nil {
+			break
+		}
+		var change fleet.RuleChange
+		if err := json.Unmarshal(entry.Value(), &change); err != nil || change.Source == "" {
+			continue
+		}
+		r, err := rule.Parse(change.ID, []byte(change.Source))
+		if err != nil {
+			continue
+		}
+		shown := r.Fleet()
+		shown.Mode, shown.ChangedBy, shown.Reason, shown.ChangedAt = change.Mode, change.Actor, change.Reason, entry.Created()
+		list = append(list, shown)
+	}
+	slices.SortFunc(list, func(a, b fleet.Rule) int { return strings.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+func (c catalogue) SetMode(ctx context.Context, id string, mode fleet.Mode, actor, reason string) (fleet.Rule, error) {
+	// A detector that does not run only puts the change on the log, where the
+	// one that runs finds it.
+	d := detect.New(detect.DefaultConfig(), detect.Deps{Bus: c.p.bus, Decode: decode, Log: c.p.part("detect"), Clock: c.p.clock})
+	return d.SetMode(ctx, id, mode, actor, reason)
+}
+
+// insight is what the API shows of other parts.
+func (p *platform) insight(d *detect.Detector) api.Insight {
+	in := api.Insight{
+		Stages:      p.stages,
+		Connections: p.bus.Connections,
+		Baselines: func(ctx context.Context, device string) ([]fleet.BaselineState, error) {
+			if d != nil {
+				return d.Baselines(device), nil
+			}
+			return bus.Baselines(ctx, p.bus, device)
+		},
+	}
+	return in
+}
