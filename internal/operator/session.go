@@ -223,3 +223,21 @@ func (d *Directory) endSessions(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// Reset gives an operator a new one-time password and ends every session of
+// theirs; tokens stay.
+func (d *Directory) Reset(ctx context.Context, name string) (Operator, string, error) {
+	o, revision, err := d.operator(ctx, name)
+	if err != nil {
+		return Operator{}, "", err
+	}
+	password := oneTimePassword()
+	if o.Hash, err = d.hasher.hash(ctx, password); err != nil {
+		return Operator{}, "", err
+	}
+	o.MustChange, o.ChangedAt = true, d.deps.Clock().UTC()
+	if err := d.write(ctx, bus.BucketOperator, operatorPrefix+name, o, revision); err != nil {
+		return Operator{}, "", err
+	}
+	return o, password, d.endSessions(ctx, name)
+}

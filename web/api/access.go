@@ -56,6 +56,7 @@ var access = map[string]need{
 
 	"list-operators": {role: operator.Viewer},
 	"add-operator":   {role: operator.Admin},
+	"reset-operator": {role: operator.Admin},
 	"list-tokens":    {role: operator.Viewer},
 	"create-token":   {role: operator.Viewer},
 	"revoke-token":   {role: operator.Viewer},

@@ -239,7 +239,7 @@ func (a *API) enroll(ctx context.Context, e identity.Enrolment) (*enrollOutput, 
 	note(ctx, e.ID, nil, view)
 	return &enrollOutput{Body: Enrolled{
 		Device: view, Token: token, TokenExpiresAt: d.TokenExpiresAt,
-		Command: "cordon agent --url " + a.url() + " --enroll-token " + token,
+		Command: "cordon agent --url " + a.url() + " --ca ca.pem --token " + token,
 	}}, nil
 }
 

@@ -111,3 +111,12 @@ func (a *API) revokeToken(ctx context.Context, in *revokeTokenInput) (*emptyOutp
 	note(ctx, in.ID, tokenView(t), nil)
 	return &emptyOutput{}, nil
 }
+
+func (a *API) resetOperator(ctx context.Context, in *operatorInput) (*addOperatorOutput, error) {
+	note(ctx, in.Name, nil, nil)
+	o, password, err := a.deps.Operators.Reset(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &addOperatorOutput{Body: NewOperator{Operator: operatorView(o), Password: password}}, nil
+}

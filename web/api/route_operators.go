@@ -26,6 +26,9 @@ type (
 	operatorsOutput   struct{ Body OperatorList }
 	addOperatorInput  struct{ Body OperatorRequest }
 	addOperatorOutput struct{ Body NewOperator }
+	operatorInput     struct {
+		Name string `path:"name" maxLength:"64" pattern:"^[a-z][a-z0-9_-]*$" doc:"The operator's name."`
+	}
 	tokensOutput      struct{ Body TokenList }
 	createTokenInput  struct{ Body TokenRequest }
 	createTokenOutput struct{ Body NewToken }
@@ -128,6 +131,7 @@ func (a *API) operatorRoutes() {
 	add(a, route{"change-password", http.MethodPost, "/session/password", "Change one's own password; ends every other session", "session"}, a.changePassword)
 	add(a, route{"list-operators", http.MethodGet, "/operators", "List operators", "operators"}, a.listOperators)
 	add(a, route{"add-operator", http.MethodPost, "/operators", "Add an operator and get a one-time password", "operators"}, a.addOperator)
+	add(a, route{"reset-operator", http.MethodPost, "/operators/{name}/reset", "Give an operator a new one-time password; ends every session of theirs", "operators"}, a.resetOperator)
 	add(a, route{"list-tokens", http.MethodGet, "/tokens", "List API tokens: one's own, or all for an administrator", "operators"}, a.listTokens)
 	add(a, route{"create-token", http.MethodPost, "/tokens", "Create an API token", "operators"}, a.createToken)
 	add(a, route{"revoke-token", http.MethodDelete, "/tokens/{id}", "Revoke an API token", "operators"}, a.revokeToken)
