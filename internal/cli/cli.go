@@ -32,10 +32,20 @@ type Globals struct {
 type root struct {
 	Globals
 
-	Up      UpCmd      `cmd:"" help:"Run everything in one process, broker and ClickHouse embedded."`
-	Serve   ServeCmd   `cmd:"" help:"Run some roles against an external broker and ClickHouse."`
-	Init    InitCmd    `cmd:"" help:"Make the keys and the broker configuration that serve needs."`
-	Health  HealthCmd  `cmd:"" help:"Ask a running role whether it is well."`
+	Up     UpCmd     `cmd:"" help:"Run everything in one process, broker and ClickHouse embedded."`
+	Serve  ServeCmd  `cmd:"" help:"Run some roles against an external broker and ClickHouse."`
+	Init   InitCmd   `cmd:"" help:"Make the keys and the broker configuration that serve needs."`
+	Health HealthCmd `cmd:"" help:"Ask a running role whether it is well."`
+
+	Device   DeviceCmd   `cmd:"" help:"Enrol, show, quarantine and release devices."`
+	Incident IncidentCmd `cmd:"" help:"See incidents, acknowledge and resolve them."`
+	User     UserCmd     `cmd:"" help:"Operators: list, add, reset a password."`
+	Tokens   TokenCmd    `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
+
+	Agent    AgentCmd    `cmd:"" help:"Make this host a device: send its metrics and authentication log."`
+	Replay   ReplayCmd   `cmd:"" help:"Play recorded series and logs as devices, over real connections."`
+	Simulate SimulateCmd `cmd:"" help:"Stream a fleet that does not exist, with labelled attacks."`
+
 	Version VersionCmd `cmd:"" help:"Print the version."`
 	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
 }
