@@ -40,10 +40,11 @@ type Model struct {
 	Spread  [hours]float32 // mean size of the residual in that hour
 	Seen    [hours]uint8   // days seen, saturating
 
-	hour  int8    // being collected; -1 none
-	sum   float64 // of offsets from the level
-	size  float64 // of sizes of residuals
-	count uint32
+	hour   int8    // being collected; -1 none
+	sum    float64 // of offsets from the level
+	spread float64 // mean of Spread
+	size   float64 // of sizes of residuals
+	count  uint32
 
 	fast histogram // of residuals
 	slow histogram // of their slow mean
@@ -199,7 +200,10 @@ func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow, ratio float64
 	if m.days == 0 && at-m.Started >= s.DaySpan {
 		m.days = 1
 		m.fast, m.slow, m.Slow = histogram{}, histogram{}, 0
-		clear(m.Spread[:])
+		for i := range m.Spread {
+			m.Spread[i] = float32(m.Scale)
+		}
+		m.meanSpread()
 	}
 	if m.days == 1 && at-m.Started >= s.ReadySpan {
 		m.days = 2
@@ -234,8 +238,34 @@ func (m *Model) fold(s *Settings) {
 	}
 	weight := max(s.SeasonRate, 1/float64(m.Seen[h]))
 	m.Season[h] += float32(weight * (mean - float64(m.Season[h])))
-	m.Spread[h] += float32(weight * (size - float64(m.Spread[h])))
+	m.scatter(int(h), weight, size)
 }
+
+// scatter teaches how wide residuals scatter in an hour. Scatter changes
+// slowly over the day, so neighbouring hours learn from it too; what is not
+// known yet stays at the scatter of the whole day.
+func (m *Model) scatter(hour int, weight, size float64) {
+	if m.days == 0 {
+		return
+	}
+	for distance := -reach; distance <= reach; distance++ {
+		i := (hour + distance + hours) % hours
+		share := weight / 2 / float64(1+distance*distance)
+		m.Spread[i] += float32(share * (size - float64(m.Spread[i])))
+	}
+	m.meanSpread()
+}
+
+func (m *Model) meanSpread() {
+	sum := 0.0
+	for _, v := range m.Spread {
+		sum += float64(v)
+	}
+	m.spread = sum / hours
+}
+
+// reach is how many hours to each side learn from an hour's scatter.
+const reach = 2
 
 // season is the cycle's value at a second of the local day, linear between
 // the centres of the hours.
@@ -259,22 +289,18 @@ func (m *Model) season(second int64) float64 {
 // ratio is how much wider residuals scatter at a second of the local day than
 // over the whole day. The first day's residuals say nothing of it.
 func (m *Model) ratio(second int64) float64 {
-	hour := int(second / 3600)
-	days := float64(m.Seen[hour])
-	if m.days == 0 || days < 1 || m.Scale <= 0 {
+	if m.days == 0 || m.spread <= 0 {
 		return 1
 	}
+	hour := int(second / 3600)
 	own := float64(m.Spread[hour])
 	part := float64(second%3600)/3600 - 0.5
 	other := (hour + 1) % hours
 	if part < 0 {
 		other, part = (hour+hours-1)%hours, -part
 	}
-	if m.Seen[other] > 0 {
-		own += part * (float64(m.Spread[other]) - own)
-	}
-	r := (own/m.Scale*days + 1) / (days + 1)
-	return min(max(r, 1/maxRatio), maxRatio)
+	own += part * (float64(m.Spread[other]) - own)
+	return min(max(own/m.spread, 1/maxRatio), maxRatio)
 }
 
 // maxRatio bounds how far an hour's scatter is believed to differ.

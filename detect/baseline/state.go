@@ -53,6 +53,7 @@ func (m *Model) Decode(r *wire.Reader) {
 	m.size = r.Float()
 	m.count = uint32(r.Uint())
 	m.days = uint8(r.Uint())
+	m.meanSpread()
 	m.fast.decode(r)
 	m.slow.decode(r)
 	if m.away.First = r.Int(); m.away.First == 0 {
