@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -57,8 +58,11 @@ func (s *Store) Audit(ctx context.Context, q AuditQuery) (fleet.Page[AuditRow], 
 	c.since("observed_at", q.From)
 	c.until("observed_at", q.To)
 	if q.Text != "" {
-		c.add("(positionCaseInsensitiveUTF8(message, {text:String}) > 0 OR positionCaseInsensitiveUTF8(actor, {text:String}) > 0" +
-			" OR positionCaseInsensitiveUTF8(user, {text:String}) > 0)")
+		find := "positionCaseInsensitiveUTF8"
+		if !utf8.ValidString(q.Text) {
+			find = "positionCaseInsensitive" // of ASCII letters only, but finds every byte
+		}
+		c.add(fmt.Sprintf("(%[1]s(message, {text:String}) > 0 OR %[1]s(actor, {text:String}) > 0 OR %[1]s(user, {text:String}) > 0)", find))
 		c.text("text", q.Text)
 	}
 	return list(ctx, s, "audit events", auditColumns, "audit", c, []string{"received_at", "stream_seq", "n"}, q.Before, q.Limit,

@@ -20,7 +20,7 @@ const (
 type SeriesQuery struct {
 	Device, Metric string
 	From, To       time.Time
-	Points         int // at most MaxPoints; 0 means 500
+	Points         int // 2 to MaxPoints; 0 means 500
 }
 
 // Series is a metric over time.

@@ -64,7 +64,7 @@ func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 	if q.Points <= 0 {
 		q.Points = defaultPoints
 	}
-	q.Points = min(q.Points, MaxPoints)
+	q.Points = min(max(q.Points, 2), MaxPoints)
 
 	raw, err := s.extent(ctx, q, "telemetry", "observed_at", "count()")
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 			return s.rawSeries(ctx, q)
 		}
 		// One bucket more than the quotient may be touched.
-		if w := widthFor(raw.max.Sub(raw.min), max(q.Points-1, 1)); w < time.Minute {
+		if w := widthFor(raw.max.Sub(raw.min), q.Points-1); w < time.Minute {
 			return s.bucketSeries(ctx, q, w, "telemetry", "observed_at", "count()", "avg(value)", "min(value)", "max(value)")
 		}
 	} else if raw.count > 0 && raw.max.After(rollup.max) {
@@ -94,7 +94,7 @@ func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 	if !expired {
 		first, last = raw.min, raw.max
 	}
-	w := max(widthFor(last.Sub(first), max(q.Points-1, 1)), time.Minute)
+	w := max(widthFor(last.Sub(first), q.Points-1), time.Minute)
 	q.From = q.From.Truncate(time.Minute)
 	return s.bucketSeries(ctx, q, w, "telemetry_1m", "minute", "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)")
 }

@@ -41,15 +41,15 @@ type Store struct {
 }
 
 const (
-	maxWriters     = 4  // connections for inserts at once
-	maxReaders     = 16 // connections for queries at once
-	dialTimeout    = 5 * time.Second
-	readTimeout    = 60 * time.Second // between two packets: an insert may wait for merges
-	queryTimeout   = 30 * time.Second // of a query's execution on the server
-	queryMemory    = 1 << 30
-	scanTimeout    = 10 * time.Minute
-	defaultDB      = "default"
-	codeNoDatabase = 81
+	maxWriters   = 4  // connections for inserts at once
+	maxReaders   = 16 // connections for queries at once
+	dialTimeout  = 5 * time.Second
+	readTimeout  = 60 * time.Second // between two packets: an insert may wait for merges
+	queryTimeout = 30 * time.Second // of a query's execution on the server
+	queryMemory  = 1 << 30
+	scanTimeout  = 10 * time.Minute
+	defaultDB    = "default"
+	codeDenied   = 497 // ACCESS_DENIED
 )
 
 // Open connects to the ClickHouse at dsn (clickhouse://user:password@host:port/database,
@@ -88,23 +88,18 @@ func Open(ctx context.Context, dsn string, log *slog.Logger, options ...Options)
 	return s, nil
 }
 
-// connect opens the query connections; when the database does not exist, it
-// makes it first.
+// connect makes the database if there is none and opens the query connections.
+// It does not ask the server by connecting to a database that may not exist:
+// a refused handshake ends the embedded engine (libchdb 26.7.3).
 func (s *Store) connect(ctx context.Context) (driver.Conn, error) {
+	if err := s.createDatabase(ctx); err != nil {
+		return nil, fleet.Errorf(fleet.CodeUnavailable, "ClickHouse at %s does not answer as it should: %w", strings.Join(s.opts.Addr, ", "), err)
+	}
 	conn, err := clickhouse.Open(s.opts)
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	err = conn.Ping(ctx)
-	var exception *clickhouse.Exception
-	if errors.As(err, &exception) && exception.Code == codeNoDatabase {
-		if err := s.createDatabase(ctx); err != nil {
-			_ = conn.Close()
-			return nil, err
-		}
-		err = conn.Ping(ctx)
-	}
-	if err != nil {
+	if err := conn.Ping(ctx); err != nil {
 		_ = conn.Close()
 		return nil, fleet.Errorf(fleet.CodeUnavailable, "ClickHouse at %s does not answer as it should: %w", strings.Join(s.opts.Addr, ", "), err)
 	}
@@ -119,7 +114,12 @@ func (s *Store) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("open ClickHouse: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+quoteName(s.opts.Auth.Database)); err != nil {
+	err = conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+quoteName(s.opts.Auth.Database))
+	var exception *clickhouse.Exception
+	if errors.As(err, &exception) && exception.Code == codeDenied {
+		return nil // somebody else made it, or connecting to it will fail
+	}
+	if err != nil {
 		return fmt.Errorf("create database %s: %w", s.opts.Auth.Database, err)
 	}
 	return nil
