@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	lookFirst = 2 * time.Millisecond
+	lookFirst = time.Millisecond
 	lookLast  = 100 * time.Millisecond
 )
 
@@ -85,7 +85,7 @@ func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.T
 			return nil, kicked, err
 		default:
 			clean = 0
-			wait = min(max(2*wait, lookFirst), lookLast)
+			wait = min(max(wait*3/2, lookFirst), lookLast)
 		}
 		select {
 		case <-ctx.Done():
