@@ -22,7 +22,7 @@ type Settings struct {
 
 // DefaultSettings are used everywhere.
 func DefaultSettings() Settings {
-	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 60, DaySpan: 24 * 3600, ReadySpan: 44 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 44 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
 }
 
 const hours = 24
@@ -231,6 +231,7 @@ func (m *Model) fold(s *Settings) {
 		return
 	}
 	mean, size := m.sum/float64(m.count), m.size/float64(m.count)
+	trust := min(1, float64(m.count)/12) // one reading an hour says little of scatter
 	m.sum, m.size, m.count = 0, 0, 0
 	h := m.hour
 	if m.Seen[h] < math.MaxUint8 {
@@ -238,7 +239,7 @@ func (m *Model) fold(s *Settings) {
 	}
 	weight := max(s.SeasonRate, 1/float64(m.Seen[h]))
 	m.Season[h] += float32(weight * (mean - float64(m.Season[h])))
-	m.scatter(int(h), weight, size)
+	m.scatter(int(h), weight*trust, size)
 }
 
 // scatter teaches how wide residuals scatter in an hour. Scatter changes
@@ -311,6 +312,11 @@ func (m *Model) Ready(s *Settings) bool { return m.days > 1 && m.fast.N >= s.Nee
 
 // Samples is how many values taught the model.
 func (m *Model) Samples() uint32 { return m.N }
+
+// PerDay is how many readings came per day.
+func (m *Model) PerDay() float64 {
+	return float64(m.N) * 86400 / float64(max(m.last-m.Started, 86400))
+}
 
 // Band is the range that holds the central 99.9 % of what was learned, around
 // the expectation at a time.

@@ -142,7 +142,7 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 // judge applies a baseline rule to a judgement.
 func (e *Engine) judge(d *device, s *stream, b *bound, j baseline.Judgement, at int64, value float64, r *fleet.Record) {
 	a := b.rule
-	strange := j.Ready && j.Surprise >= a.surprise && towards(a.Direction, j.Up) && farEnough(a, j)
+	strange := j.Ready && j.Surprise >= leastSurprise && j.Surprise >= a.needs(s.model) && towards(a.Direction, j.Up) && farEnough(a, j)
 	if strange && !b.latch.Raised && b.last != 0 && at-b.last < e.cfg.HoldOff.Milliseconds() && j.Surprise < b.peak+1 {
 		strange = false
 	}
@@ -158,6 +158,17 @@ func (e *Engine) judge(d *device, s *stream, b *bound, j baseline.Judgement, at 
 			b.peak = max(b.peak, j.Surprise)
 		}
 	}
+}
+
+// leastSurprise bounds what a budget can ask for.
+const leastSurprise = 4
+
+// needs is the surprise from which a reading is strange.
+func (a *active) needs(m *baseline.Model) float64 {
+	if a.Budget == 0 {
+		return a.surprise
+	}
+	return math.Log10(m.PerDay() / a.Budget)
 }
 
 func towards(want rule.Direction, up bool) bool {
@@ -196,7 +207,7 @@ func (e *Engine) raiseBaseline(d *device, s *stream, b *bound, j baseline.Judgem
 	}
 	low, high := s.model.Expected(j)
 	x.Expected = &fleet.Range{Low: low, High: high}
-	p, limit := j.P(), a.Sensitivity
+	p, limit := j.P(), math.Pow(10, -a.needs(s.model))
 	x.Score, x.Threshold = &p, &limit
 	x.Samples, x.Since = uint64(s.model.Samples()), time.Unix(s.model.Started, 0).UTC()
 	x.Readings = s.evidence(at)

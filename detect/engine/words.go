@@ -156,6 +156,8 @@ func grouped(n uint64) string {
 func span(ms int64) string {
 	s := (ms + 500) / 1000
 	switch {
+	case s < 1:
+		return "a second"
 	case s < 60:
 		return fmt.Sprintf("%d%ss", s, narrow)
 	case s < 3600:

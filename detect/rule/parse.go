@@ -237,7 +237,7 @@ func CheckMode(r *Rule, mode fleet.Mode) error {
 var keysOf = map[string][]Kind{
 	"metric": {Threshold, Baseline}, "unit": {Threshold, Baseline},
 	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline},
-	"sensitivity": {Baseline}, "direction": {Baseline}, "sustained": {Baseline}, "min_effect": {Baseline}, "min_change": {Baseline},
+	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline}, "min_effect": {Baseline}, "min_change": {Baseline},
 	"events": {Count}, "group_by": {Count}, "threshold": {Count}, "window": {Count}, "then": {Count},
 	"after": {Absence},
 }
@@ -285,8 +285,14 @@ func (c *checker) threshold() {
 func (c *checker) baseline() {
 	r := c.rule
 	c.metric()
+	if r.Sensitivity != 0 && r.Budget != 0 {
+		c.fault("budget", 0, "budget and sensitivity both set the limit: keep one")
+	}
+	if r.Budget < 0 || r.Budget > 1 {
+		c.fault("budget", 0, "budget %g: use false alarms per stream and day, more than 0 and at most 1", r.Budget)
+	}
 	if r.Sensitivity == 0 {
-		r.Sensitivity = 1e-6
+		r.Sensitivity = 1e-8
 	}
 	if r.Sensitivity < 1e-300 || r.Sensitivity > 0.01 {
 		c.fault("sensitivity", 0, "sensitivity %g is no tail probability between 1e-300 and 0.01", r.Sensitivity)

@@ -71,6 +71,7 @@ type Rule struct {
 	ClearAfter int    `yaml:"clear_after"` // threshold, baseline: readings in a row that clear
 
 	Sensitivity float64   `yaml:"sensitivity"` // baseline: tail probability at or below which a reading is remarkable
+	Budget      float64   `yaml:"budget"`      // baseline: instead of sensitivity, the false alarms allowed per stream and day
 	Direction   Direction `yaml:"direction"`   // baseline
 	Sustained   int       `yaml:"sustained"`   // baseline: remarkable readings in a row that raise
 	MinEffect   float64   `yaml:"min_effect"`  // baseline: least distance from the expected centre, as a share of it
