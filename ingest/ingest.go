@@ -72,7 +72,7 @@ func (m *Mover) worker(js jetstream.JetStream, stream string, history store.Hist
 		cfg: m.cfg, deps: m.deps, js: js, stream: stream, history: history, metrics: m.metrics, log: m.deps.Log,
 		position: &position{key: "ingest-" + stream, now: m.deps.Clock, current: intent{Stream: stream}},
 	}
-	w.source = &source{js: js, stream: stream, log: m.deps.Log, check: w.position.check}
+	w.source = &source{js: js, stream: stream, log: m.deps.Log, check: w.position.check, say: w.sayRead}
 	m.workers = append(m.workers, w)
 	return w
 }
@@ -139,8 +139,10 @@ func (m *Mover) Status() fleet.StageStatus {
 	var troubles []string
 	for _, w := range m.workers {
 		s.Counters["lag_"+strings.ToLower(w.stream)] = float64(w.lag())
-		if trouble, since := w.said(); trouble != "" && now.Sub(since) > 2*time.Second {
-			troubles = append(troubles, trouble)
+		for _, t := range []*trouble{&w.storing, &w.reading} {
+			if text := t.get(now); text != "" {
+				troubles = append(troubles, text)
+			}
 		}
 	}
 	w := m.fleet

@@ -36,18 +36,20 @@ type source struct {
 	stream string
 	log    *slog.Logger
 	check  func(ctx context.Context) error // says ErrFenced when another mover owns the stream
+	say    func(trouble string)            // takes the reason why nothing can be read, "" when it can
 
 	reader  jetstream.Consumer
 	iter    jetstream.MessagesContext
-	last    uint64 // stream sequence read last, or the one before the start
-	counted uint64 // consumer sequence read last
-	pending uint64 // messages behind the one read last
+	unwatch func() bool // of the context that stops iter
+	last    uint64      // stream sequence read last, or the one before the start
+	counted uint64      // consumer sequence read last
+	pending uint64      // messages behind the one read last
 }
 
 var errIdle = errors.New("nothing to read now")
 
 // open makes the consumer anew, starting behind s.last. It is not resumed:
-// the position, not the consumer, knows what is stored.
+// the position, not the consumer, knows what is stored. Reading ends with ctx.
 func (s *source) open(ctx context.Context) error {
 	s.close()
 	if err := s.js.DeleteConsumer(ctx, s.stream, consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -73,6 +75,7 @@ func (s *source) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", s.stream, err)
 	}
+	s.unwatch = context.AfterFunc(ctx, s.iter.Stop)
 	s.reader, s.counted, s.pending = consumer, 0, consumer.CachedInfo().NumPending
 	return nil
 }
@@ -93,6 +96,7 @@ func (s *source) refresh(ctx context.Context) {
 
 func (s *source) close() {
 	if s.iter != nil {
+		s.unwatch()
 		s.iter.Stop()
 		s.iter = nil
 	}
@@ -114,6 +118,9 @@ func (s *source) next(ctx context.Context, wait time.Duration) (message, error) 
 		case errors.Is(err, nats.ErrTimeout):
 			return message{}, errIdle
 		case err != nil:
+			if ctx.Err() != nil {
+				return message{}, ctx.Err()
+			}
 			s.log.Warn("reading was interrupted", "stream", s.stream, "error", err)
 			s.close()
 			continue
@@ -149,6 +156,7 @@ func (s *source) reopen(ctx context.Context) error {
 		}
 		if err == nil {
 			if err = s.open(ctx); err == nil {
+				s.say("")
 				return nil
 			}
 		}
@@ -156,6 +164,7 @@ func (s *source) reopen(ctx context.Context) error {
 			return ctx.Err()
 		}
 		s.log.Warn("cannot read the stream, trying again", "stream", s.stream, "error", err)
+		s.say("the stream " + s.stream + " cannot be read; nothing is lost, see the broker's log")
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}

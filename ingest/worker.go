@@ -44,10 +44,8 @@ type worker struct {
 	read       atomic.Uint64 // last sequence read
 	streamLast atomic.Uint64 // last sequence of the stream, as last seen
 	rate       fleet.Rate
-
-	mu      sync.Mutex
-	trouble string // why nothing moves, in words
-	since   time.Time
+	storing    trouble
+	reading    trouble
 }
 
 func (w *worker) isFleet() bool { return w.history == "" }
@@ -76,8 +74,8 @@ func (w *worker) run(ctx context.Context) error {
 	return err
 }
 
-// start claims the position, restores the filter and opens the source. It
-// returns the intent whose block must be built again, or nil.
+// start claims the position, restores the filter and says where to read on.
+// It returns the intent whose block must be built again, or nil.
 func (w *worker) start(ctx context.Context) (*intent, error) {
 	stream, err := w.js.Stream(ctx, w.stream)
 	if err != nil {
@@ -109,9 +107,6 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 	w.read.Store(max(from, at.Last))
 	w.committed.Store(max(from, at.Last))
 	w.streamLast.Store(info.State.LastSeq)
-	if err := w.source.open(ctx); err != nil {
-		return nil, err
-	}
 	if at.First == 0 || from >= at.Last {
 		return nil, nil
 	}
@@ -242,17 +237,32 @@ func (w *worker) snapshot(b *block) {
 	b.filter, w.checkpointed = state, w.deps.Clock()
 }
 
-func (w *worker) say(trouble string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if trouble == "" || w.trouble == "" {
-		w.since = w.deps.Clock()
-	}
-	w.trouble = trouble
+// trouble is why nothing moves, in words.
+type trouble struct {
+	mu    sync.Mutex
+	text  string
+	since time.Time
 }
 
-func (w *worker) said() (trouble string, since time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.trouble, w.since
+// set replaces the words; "" says that all is well.
+func (t *trouble) set(text string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if text == "" || t.text == "" {
+		t.since = now
+	}
+	t.text = text
 }
+
+// get returns words that have been true for longer than a moment.
+func (t *trouble) get(now time.Time) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.since) < 2*time.Second {
+		return ""
+	}
+	return t.text
+}
+
+func (w *worker) say(text string)     { w.storing.set(text, w.deps.Clock()) }
+func (w *worker) sayRead(text string) { w.reading.set(text, w.deps.Clock()) }
