@@ -89,8 +89,8 @@ func (b *bench) settle() {
 		if err != nil {
 			return false
 		}
-		info, err := consumer.Info(b.t.Context())
-		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+		stream, err := b.bus.Core.Stream(b.t.Context(), bus.StreamFindings)
+		return err == nil && consumer.CachedInfo().AckFloor.Stream == stream.CachedInfo().State.LastSeq
 	}, 20*time.Second, 5*time.Millisecond)
 }
 
@@ -471,6 +471,47 @@ func TestService_floodOfOneDeviceStaysSmall(t *testing.T) {
 	entry, err := b.svc.buckets.incident.Get(t.Context(), "INC-1")
 	require.NoError(t, err)
 	require.Less(t, len(entry.Value()), 128<<10)
+}
+
+func TestService_twoWritersKeepOneIncidentPerDevice(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	other := &bench{t: t, bus: b.bus}
+	other.clock.Store(b.clock.Load())
+	other.start()
+	const devices, each = 10, 30
+	for n := range each {
+		for d := range devices {
+			b.publish(finding(fmt.Sprintf("d%d", d), "cpu", "", fleet.Medium, n))
+		}
+	}
+	b.settle()
+	require.Eventually(t, func() bool { return b.svc.Summary().Unresolved == devices }, 5*time.Second, 5*time.Millisecond)
+	page, err := b.svc.List(Filter{}, "", "", 0)
+	require.NoError(t, err)
+	require.Len(t, page.Items, devices)
+	for _, inc := range page.Items {
+		require.Equal(t, uint64(each), b.get(inc.ID).Findings, inc.Device)
+	}
+	b.await2(devices)
+}
+
+func TestService_floodOverManyDevicesIsCounted(t *testing.T) {
+	b := newBench(t)
+	for n := range 5000 {
+		raw, err := json.Marshal(finding(fmt.Sprintf("d%d", n%500), "cpu", "", fleet.High, n/500))
+		require.NoError(t, err)
+		_, err = b.bus.Core.PublishAsync(bus.SubjectFinding+".d", raw)
+		require.NoError(t, err)
+	}
+	<-b.bus.Core.PublishAsyncComplete()
+	start := time.Now()
+	b.start()
+	b.settle()
+	t.Logf("5,000 findings of 500 devices in %s", time.Since(start))
+	require.Equal(t, 500, b.svc.Summary().Unresolved)
+	require.Len(t, b.changes(), 500)
+	require.Contains(t, b.svc.Status().Detail, "flood")
 }
 
 func TestService_list(t *testing.T) {

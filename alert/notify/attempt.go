@@ -55,9 +55,10 @@ func (w *worker) judge(out outcome, now time.Time) {
 	defer w.mu.Unlock()
 	switch {
 	case out.delivered:
-		w.streak, w.lastError, w.lastAt, w.retryAt = 0, "", now, time.Time{}
+		w.streak, w.refused, w.lastError, w.lastAt, w.retryAt = 0, 0, "", now, time.Time{}
 		return
 	case out.permanent:
+		w.refused++
 		w.lastError = out.err
 		return
 	}

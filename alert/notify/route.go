@@ -34,25 +34,26 @@ func (s *Service) route(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consume %s: %w", bus.StreamIncidents, err)
 	}
-	stop := context.AfterFunc(ctx, iter.Stop)
+	stop := context.AfterFunc(ctx, iter.Drain)
 	defer stop()
 	defer iter.Stop()
-	for ctx.Err() == nil {
+	for {
 		msg, err := iter.Next()
-		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		switch {
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
 			if ctx.Err() == nil {
 				return fmt.Errorf("consume %s: %w", bus.StreamIncidents, err)
 			}
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			s.log.Debug("waiting for incident changes", "error", err)
 			pause(ctx, retryWait)
-			continue
+		case ctx.Err() != nil:
+			_ = msg.Nak() // whoever runs next gets it at once
+		default:
+			s.routeMessage(ctx, msg)
 		}
-		s.routeMessage(ctx, msg)
 	}
-	return nil
 }
 
 // routeMessage repeats until the change is on every queue, or ctx ends and
@@ -77,10 +78,13 @@ func (s *Service) routeMessage(ctx context.Context, msg jetstream.Msg) {
 			_ = msg.Ack()
 			return
 		}
-		s.log.Warn("incident change waits", "change", change.ID, "error", err)
-		_ = msg.InProgress()
-		pause(ctx, retryWait)
+		if ctx.Err() == nil {
+			s.log.Warn("incident change waits", "change", change.ID, "error", err)
+			_ = msg.InProgress()
+			pause(ctx, retryWait)
+		}
 	}
+	_ = msg.Nak()
 }
 
 // routable refuses what could not be a key of the delivery log.

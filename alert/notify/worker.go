@@ -35,7 +35,8 @@ type worker struct {
 
 	mu        sync.Mutex // guards what state shows
 	waiting   uint64
-	streak    int
+	streak    int // failures in a row
+	refused   int // permanent refusals in a row
 	lastError string
 	lastAt    time.Time
 	retryAt   time.Time
@@ -60,7 +61,7 @@ func (w *worker) state() ReceiverState {
 	return ReceiverState{
 		Name: r.Name, Kind: r.Kind, Host: host(r.URL), Signed: r.Secret != "", Severity: r.Severity,
 		Changes: slices.Clone(r.Changes), AllowPrivate: r.AllowPrivate,
-		Healthy: w.streak < w.service.cfg.BreakAfter, Pending: w.waiting, Failing: w.streak,
+		Healthy: max(w.streak, w.refused) < w.service.cfg.BreakAfter, Pending: w.waiting, Failing: max(w.streak, w.refused),
 		LastError: w.lastError, LastAt: w.lastAt, RetryAt: w.retryAt, Delivered: w.delivered, Failed: w.failed,
 	}
 }
@@ -106,7 +107,7 @@ func (w *worker) run(ctx context.Context) error {
 		return fmt.Errorf("consume for receiver %s: %w", w.receiver.Name, err)
 	}
 	defer iter.Stop()
-	stop := context.AfterFunc(ctx, iter.Stop)
+	stop := context.AfterFunc(ctx, iter.Drain)
 	defer stop()
 	arrivals := make(chan jetstream.Msg)
 	go w.receive(ctx, iter, arrivals)
@@ -122,9 +123,11 @@ func (w *worker) recount(info *jetstream.ConsumerInfo) {
 	w.waiting = info.NumPending + uint64(max(info.NumAckPending, 0))
 }
 
+// receive hands items to the loop. What is left when ctx ends goes back to
+// the queue at once instead of waiting for its time to run out.
 func (w *worker) receive(ctx context.Context, iter jetstream.MessagesContext, out chan<- jetstream.Msg) {
 	defer close(out)
-	for ctx.Err() == nil {
+	for {
 		msg, err := iter.Next()
 		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
 			return
@@ -135,9 +138,9 @@ func (w *worker) receive(ctx context.Context, iter jetstream.MessagesContext, ou
 			continue
 		}
 		select {
-		case out <- msg:
 		case <-ctx.Done():
-			return
+			_ = msg.Nak()
+		case out <- msg:
 		}
 	}
 }
@@ -156,6 +159,9 @@ func (w *worker) loop(ctx context.Context, consumer jetstream.Consumer, arrivals
 		select {
 		case <-ctx.Done():
 			w.stop(cancel, results)
+			for msg := range arrivals { // what came last goes back to the queue
+				_ = msg.Nak()
+			}
 			return nil
 		case msg, ok := <-arrivals:
 			if !ok {
