@@ -37,6 +37,9 @@ func (s *Service) Run(ctx context.Context) error {
 		// One at a time over all processes, or two could pass a cap together.
 		MaxAckPending: 1,
 	})
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("create consumer %s: %w", consumerName, err)
 	}

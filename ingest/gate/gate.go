@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -90,6 +89,14 @@ func (g *Gate) Ready() <-chan struct{} { return g.ready }
 // Run answers and enforces until ctx ends. Connected devices stay connected
 // when it returns; new ones are refused by the broker until a gate runs.
 func (g *Gate) Run(ctx context.Context) error {
+	err := g.run(ctx)
+	if ctx.Err() != nil {
+		return nil // whatever the end of the context broke off
+	}
+	return err
+}
+
+func (g *Gate) run(ctx context.Context) error {
 	if err := g.open(ctx); err != nil {
 		return err
 	}
@@ -118,20 +125,12 @@ func (g *Gate) Run(ctx context.Context) error {
 		select {
 		case <-part:
 		case <-ctx.Done():
-			return cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	close(g.ready)
 	<-ctx.Done()
-	return cause(ctx)
-}
-
-// cause is what stopped the context, nil when the caller did.
-func cause(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return nil
+	return context.Cause(ctx)
 }
 
 func (g *Gate) open(ctx context.Context) (err error) {

@@ -99,10 +99,16 @@ func (r *Registry) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 // there yet. It blocks until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	positions, err := r.deps.Bus.Bucket(ctx, bus.BucketPosition)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	position, err := readPosition(ctx, positions)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +142,7 @@ func (r *Registry) watch(ctx context.Context, positions jetstream.KeyValue, posi
 	for {
 		select {
 		case <-ctx.Done():
+			// For the next start; without it, changes are published twice.
 			return r.savePosition(context.WithoutCancel(ctx), positions, saved, *position)
 		case <-tick.C:
 			if blocked {
