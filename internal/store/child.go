@@ -51,8 +51,7 @@ func RunEngine(cfg ChildConfig) int {
 		// The INSERT blocks until the pipe ends. Its data is read on the client's
 		// side, so the user default needs no right to read files.
 		"--query=SYSTEM START LISTEN TCP; " +
-			"INSERT INTO FUNCTION null('line String') FROM INFILE '/dev/stdin' FORMAT LineAsString; " +
-			"SYSTEM STOP LISTEN TCP",
+			"INSERT INTO FUNCTION null('line String') FROM INFILE '/dev/stdin' FORMAT LineAsString",
 	})
 }
 

@@ -133,6 +133,7 @@ const configXML = `<clickhouse>
     <number_of_free_entries_in_pool_to_lower_max_size_of_merge>1</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
     <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
   </merge_tree>
+  <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
   <send_crash_reports><enabled>false</enabled></send_crash_reports>
 </clickhouse>
 `
@@ -145,6 +146,7 @@ const usersXML = `<clickhouse>
   <profiles>
     <default>
       <async_insert>0</async_insert>
+      <poll_interval>1</poll_interval>
       <max_memory_usage>%[1]d</max_memory_usage>
       <max_threads>%[2]d</max_threads>
     </default>
