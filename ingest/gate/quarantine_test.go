@@ -313,3 +313,118 @@ func TestGate_raceOfConnectAndQuarantine(t *testing.T) {
 	}
 	t.Logf("request to confirmed over %d rounds: mean %s, worst %s", rounds, sum/time.Duration(rounds), worst)
 }
+
+// A callout that began before the decision holds the confirmation back: the
+// quarantine is failed, keeps denying, and is confirmed once it is answered.
+func TestGate_openCalloutIsNotConfirmed(t *testing.T) {
+	w := gatetest.Start(t)
+	cfg := w.Device(t, "d1")
+	inner := w.Lookup
+	w.StopGate()
+	entered, leave := make(chan struct{}, 8), make(chan struct{})
+	w.Lookup = func(ctx context.Context, id string) (fleet.Device, error) {
+		device, err := inner(ctx, id)
+		entered <- struct{}{}
+		<-leave
+		return device, err
+	}
+	w.Config.ConfirmWithin = 50 * time.Millisecond
+	w.StartGate(t)
+	result := make(chan error, 1)
+	go func() {
+		_, err := w.NATS(t, "d1", cfg, nats.NoReconnect())
+		result <- err
+	}()
+	<-entered
+	w.Quarantine(t, "d1", fleet.Isolate)
+	q := w.Await(t, "d1", fleet.Failed)
+	require.Contains(t, q.Failure, "still being admitted")
+	require.False(t, w.Gate.Status().Healthy)
+	close(leave)
+	require.Error(t, <-result)
+	q = w.Await(t, "d1", fleet.Confirmed)
+	require.Empty(t, q.Failure)
+	require.NotEmpty(t, q.Proof.Kicked)
+	require.True(t, w.Gate.Status().Healthy)
+}
+
+// A callout that read the old state but is answered late must not let the
+// device in: it was kicked meanwhile.
+func TestGate_lateAnswerDoesNotAdmit(t *testing.T) {
+	w := gatetest.Start(t)
+	nats1, mqtt1 := w.Device(t, "n1"), w.Device(t, "m1")
+	inner := w.Lookup
+	w.StopGate()
+	var hold atomic.Bool
+	hold.Store(true)
+	entered, leave := make(chan string, 8), make(chan struct{})
+	w.Lookup = func(ctx context.Context, id string) (fleet.Device, error) {
+		if hold.Load() {
+			entered <- id
+			<-leave
+		}
+		return inner(ctx, id)
+	}
+	w.StartGate(t)
+	results := make(chan error, 2)
+	go func() {
+		_, err := w.NATS(t, "n1", nats1, nats.NoReconnect())
+		results <- err
+	}()
+	go func() {
+		_, err := w.MQTT(t, "m1", mqtt1, func(o *mqtt.ClientOptions) { o.SetWill("fleet/telemetry/m1", "will", 0, false) })
+		results <- err
+	}()
+	for range 2 {
+		<-entered
+	}
+	// The registry's answer is old news by now; so that the quarantine's is
+	// too, the connections are kicked as a cut would.
+	for _, id := range []string{"n1", "m1"} {
+		w.Quarantine(t, id, fleet.Isolate)
+	}
+	require.Eventually(t, func() bool { return w.Gate.Status().Counters["kicked"] >= 2 }, patience, poll)
+	hold.Store(false)
+	close(leave)
+	for range 2 {
+		require.Error(t, <-results)
+	}
+	for _, id := range []string{"n1", "m1"} {
+		w.Await(t, id, fleet.Confirmed)
+		require.Zero(t, w.Stored(t, "fleet.telemetry."+id))
+	}
+}
+
+func TestGate_failsClosed(t *testing.T) {
+	w := gatetest.Start(t)
+	cfg := w.Device(t, "d1")
+	w.StopGate()
+	inner := w.Lookup
+	w.Lookup = func(context.Context, string) (fleet.Device, error) { return fleet.Device{}, context.DeadlineExceeded }
+	w.StartGate(t)
+	_, err := w.NATS(t, "d1", cfg, nats.NoReconnect())
+	require.Error(t, err)
+	require.EqualValues(t, 1, w.Refused(t, "unavailable"))
+	w.Lookup = inner
+	conn, err := w.NATS(t, "d1", cfg, nats.NoReconnect())
+	require.NoError(t, err)
+	require.NoError(t, conn.Flush())
+}
+
+// Another writer between the gate's read and its write must neither lose the
+// release nor the proof.
+func TestGate_releaseWhileEnforcing(t *testing.T) {
+	w := gatetest.Start(t)
+	conn, err := w.NATS(t, "d1", w.Device(t, "d1"))
+	require.NoError(t, err)
+	for range 20 {
+		w.Quarantine(t, "d1", fleet.Isolate)
+		w.Release(t, "d1")
+	}
+	require.Eventually(t, conn.IsConnected, patience, poll)
+	require.Equal(t, fleet.Released, w.Current(t, "d1").State)
+	w.Quarantine(t, "d1", fleet.Isolate)
+	w.Await(t, "d1", fleet.Confirmed)
+	require.Eventually(t, func() bool { return !conn.IsConnected() }, patience, poll)
+}
+
