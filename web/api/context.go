@@ -13,6 +13,7 @@ const (
 	keyCaller
 	keySource
 	keyAct
+	keyWriter
 )
 
 // requestID names the request in logs and problems.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2/sse"
 	"github.com/stretchr/testify/require"
 
 	"cordon/internal/bus"
@@ -139,6 +140,21 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, last.id, next(t, again, "quarantine").id)
 	stale := follow(r, viewer, "5")
 	next(t, stale, "reload")
+}
+
+// TestEvents_quietStreamStaysOpen: between two events more time passes than a
+// write may take; HTTP/2 must not reset the stream for it.
+func TestEvents_quietStreamStaysOpen(t *testing.T) {
+	before := sse.WriteTimeout
+	sse.WriteTimeout = 50 * time.Millisecond
+	t.Cleanup(func() { sse.WriteTimeout = before })
+	r := startWith(t, true)
+	got := r.request(http.MethodGet, "/healthz", nil, nil)
+	require.Equal(t, "HTTP/2.0", got.proto)
+	events := follow(r, r.token(operator.Viewer), "")
+	for range 4 { // 200 ms apart
+		next(t, events, "heartbeat")
+	}
 }
 
 func TestEvents_endWithTheToken(t *testing.T) {

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -203,7 +204,13 @@ func (r *rig) sleep(d time.Duration) {
 	r.offset += d
 }
 
+// start runs it over plain HTTP on loopback.
 func start(t *testing.T) *rig {
+	t.Helper()
+	return startWith(t, false)
+}
+
+func startWith(t *testing.T, secure bool) *rig {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{t: t, bus: bustest.Start(t), store: storetest.Start(t)}
@@ -224,6 +231,15 @@ func start(t *testing.T) *rig {
 	people.Hashing = operator.Cost{MemoryKiB: 64, Passes: 1}
 	cfg := DefaultConfig()
 	cfg.Version, cfg.HTTP, cfg.Heartbeat, cfg.NATS, cfg.MQTT = "test", "127.0.0.1:0", 200*time.Millisecond, "tls://n:4222", "tls://m:8883"
+	transport := &http.Transport{ForceAttemptHTTP2: true}
+	scheme := "http"
+	if secure {
+		certificate, err := ca.Server("127.0.0.1")
+		require.NoError(t, err)
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: ca.Pool()}
+		scheme = "https"
+	}
 	r.API = New(cfg, Deps{
 		Bus: r.bus, Operators: operator.New(people, operator.Deps{Bus: r.bus, Log: log, Clock: r.now}),
 		Devices: r.devices, Incidents: r.alerts, Quarantines: cells{r.alerts}, Rules: r.alerts, Notices: r.alerts, History: r.store,
@@ -234,8 +250,7 @@ func start(t *testing.T) *rig {
 	})
 	address, err := r.Listen(t.Context())
 	require.NoError(t, err)
-	r.url = "http://" + address.String()
-	transport := &http.Transport{}
+	r.url = scheme + "://" + address.String()
 	r.http = &http.Client{Transport: transport}
 	r.run(r.Run)
 	t.Cleanup(transport.CloseIdleConnections)
@@ -258,6 +273,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	proto  string
 }
 
 func (a answer) problem(t *testing.T) Problem {
@@ -293,7 +309,7 @@ func (r *rig) request(method, path string, body any, change func(*http.Request))
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
 	require.NoError(r.t, err)
-	return answer{res.StatusCode, res.Header, raw}
+	return answer{res.StatusCode, res.Header, raw, res.Proto}
 }
 
 // as sends a request with a token of the role.

@@ -40,9 +40,11 @@ func (a *API) prepare(c *gin.Context) {
 	ctx := context.WithValue(context.WithValue(c.Request.Context(), keyRequestID, id), keySource, host)
 	if c.Request.URL.Path == Prefix+"/events" {
 		// An event stream has no end; the server's read timeout must not cut it.
-		if err := http.NewResponseController(c.Writer).SetReadDeadline(time.Time{}); err != nil {
+		writer := http.NewResponseController(c.Writer)
+		if err := writer.SetReadDeadline(time.Time{}); err != nil {
 			a.deps.Log.Debug("read timeout of event stream stays", "error", err)
 		}
+		ctx = context.WithValue(ctx, keyWriter, writer)
 	} else {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, requestTime)

@@ -100,6 +100,7 @@ func (a *API) streamEvents(ctx context.Context, in *eventsInput, send sse.Sender
 		return
 	}
 	defer a.hub.leave(c)
+	send = unhurried(ctx, send)
 	if send(sse.Message{ID: int(a.firstID(since)), Data: a.status(ctx), Retry: 2000}) != nil {
 		return
 	}
@@ -123,6 +124,21 @@ func (a *API) streamEvents(ctx context.Context, in *eventsInput, send sse.Sender
 				return
 			}
 		}
+	}
+}
+
+// unhurried takes the write deadline back after every event: with HTTP/2 one
+// that passes between two events would reset the stream.
+func unhurried(ctx context.Context, send sse.Sender) sse.Sender {
+	writer, ok := ctx.Value(keyWriter).(*http.ResponseController)
+	if !ok {
+		return send
+	}
+	return func(m sse.Message) error {
+		if err := send(m); err != nil {
+			return err
+		}
+		return writer.SetWriteDeadline(time.Time{})
 	}
 }
 
