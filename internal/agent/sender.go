@@ -235,7 +235,7 @@ func (s *Sender) stream(ctx context.Context, js jetstream.JetStream) error {
 			flying[0] = flight{}
 			flying = flying[1:]
 		case err := <-failed:
-			s.settle(ctx, flying)
+			s.settle(ctx, flying[1:]) // this one has its answer
 			s.resent.Add(uint64(len(flying)))
 			return fmt.Errorf("publish: %w", err)
 		}
