@@ -21,7 +21,6 @@ import (
 type Config struct {
 	PermissionLife time.Duration // of a user JWT; the certificate's end may come earlier
 	Concurrency    int           // authorization requests handled at once
-	Subscriptions  int64         // subscriptions per connection
 	ConfirmWithin  time.Duration // a quarantine not confirmed by then is failed, and retried
 	Settle         time.Duration // between the two looks at the brokers that confirm a quarantine
 	Reconcile      time.Duration // how often every connection is checked against registry and quarantines
@@ -33,7 +32,6 @@ func DefaultConfig() Config {
 	return Config{
 		PermissionLife: time.Hour,
 		Concurrency:    64,
-		Subscriptions:  32,
 		ConfirmWithin:  5 * time.Second,
 		Settle:         3 * time.Millisecond,
 		Reconcile:      30 * time.Second,

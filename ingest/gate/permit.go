@@ -39,7 +39,6 @@ func (g *Gate) grant(userKey string, device fleet.Device, certificateEnd time.Ti
 	claims.Name = bus.User(device.ID, restricted)
 	claims.Audience = bus.AccountDevices
 	claims.Permissions = permissions(device.ID, restricted)
-	claims.Subs = g.cfg.Subscriptions
 	claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeStandard, jwt.ConnectionTypeMqtt, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeMqttWS)
 	// A little less than the full life, differently for each, so that a fleet
 	// that came at once does not come again at once.

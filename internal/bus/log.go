@@ -20,7 +20,15 @@ type serverLog struct {
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *serverLog) Warnf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	if gateSaysIt(text) {
+		l.log.Debug(text)
+		return
+	}
+	l.log.Warn(text)
+}
 
 func (l *serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
@@ -28,7 +36,24 @@ func (l *serverLog) Errorf(format string, v ...any) {
 		l.refused(text)
 		return
 	}
+	if gateSaysIt(text) {
+		l.log.Debug(text)
+		return
+	}
 	l.log.Error(text)
+}
+
+// gateSaysIt is true for lines about refused and cut clients, which the gate
+// counts and logs itself, with the reason and without floods.
+func gateSaysIt(text string) bool {
+	for _, part := range []string{
+		"uth callout service returned an error", "authentication error", "Closing because a remote connection has started",
+	} {
+		if strings.Contains(text, part) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *serverLog) Fatalf(format string, v ...any) {
