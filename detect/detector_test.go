@@ -44,7 +44,7 @@ func decode(subject string, _ map[string][]string, data []byte, at time.Time, se
 		return r, false
 	}
 	r.Kind, r.Boot, r.Seq = fleet.TelemetryKind, body.Boot, body.Seq
-	r.Readings = []fleet.Reading{{ObservedAt: at, Metric: "temp", Value: body.Temp}}
+	r.Readings = []fleet.Reading{{ObservedAt: at.Add(time.Duration(int(body.Seq)-100) * time.Second), Metric: "temp", Value: body.Temp}}
 	return r, true
 }
 
