@@ -178,7 +178,7 @@ func TestDetector_redoesAfterLostCheckpoint(t *testing.T) {
 func TestDetector_modes(t *testing.T) {
 	b := bustest.Start(t)
 	d := start(t, b, pack(hotRule, guessRule))
-	require.Len(t, d.Rules(), 2)
+	require.Eventually(t, func() bool { return len(d.Rules()) == 2 }, 5*time.Second, 5*time.Millisecond)
 
 	_, err := d.SetMode(t.Context(), "guess", fleet.Armed, "ada", "why not")
 	require.Equal(t, fleet.CodeForbidden, fleet.CodeOf(err), "outside evidence can't be armed: %v", err)
