@@ -311,7 +311,10 @@ func (s *Service) redrain(ctx context.Context, r *record, revision uint64) error
 	if err != nil {
 		return err
 	}
-	return s.drain(ctx, r, revision, sent)
+	if err := s.drain(ctx, r, revision, sent); err != nil || r.State == fleet.Resolved {
+		return err
+	}
+	return s.noteQuarantineOf(ctx, r)
 }
 
 // sweepLoop publishes what interrupted writers left, at start and then every

@@ -51,5 +51,6 @@
 // rules, 100 techniques and 200 (rule, actor) pairs per incident; past them
 // findings are only counted. Findings are taken in batches of 256, so that a
 // flood of one device costs one write per batch. Lists come from memory,
-// which holds incidents without timeline and finding ids.
+// which holds incidents without timeline and finding ids. Incidents stay in
+// the bucket; nothing removes resolved ones yet.
 package incident

@@ -55,7 +55,6 @@ type Service struct {
 	metrics metrics
 	view    view
 	rate    fleet.Rate
-	flood   fleet.Rate
 
 	locks   [64]sync.Mutex // one writer per device at a time
 	opening sync.Mutex

@@ -360,6 +360,23 @@ func TestService_quarantineEntersTheTimeline(t *testing.T) {
 	require.Len(t, b.changes(), 4)
 }
 
+func TestService_quarantineIsNotedAlthoughPublishingFailedFirst(t *testing.T) {
+	b := newBench(t)
+	var failures atomic.Int64
+	b.hook = func(at string) error {
+		if at == "publish" && failures.Add(1) <= 3 {
+			return errors.New("broker is away")
+		}
+		return nil
+	}
+	b.start()
+	at := epoch.Add(61 * time.Second)
+	b.quarantine(fleet.Quarantine{ID: "d1.1", Device: "d1", Level: fleet.Isolate, State: fleet.Failed, Failure: "broker b2 does not answer", Actor: "rule:scan", RequestedAt: at})
+	b.one(finding("d1", "scan", "", fleet.High, 0))
+	b.await("INC-1.1 opened", "INC-1.2 quarantined")
+	require.Contains(t, b.get("INC-1").Timeline[1].Text, "NOT confirmed")
+}
+
 func timelineKinds(inc fleet.Incident) []string {
 	out := []string{}
 	for _, e := range inc.Timeline {

@@ -30,12 +30,13 @@ var AllChanges = []string{
 	"opened", "escalated", "finding", "acknowledged", "assigned", "comment", "quarantined", "released", "resolved", "reopened",
 }
 
-// Receiver is where notifications go. URL and Secret are secrets.
+// Receiver is where notifications go. URL and Secret are secrets: no JSON and
+// no printed form has them.
 type Receiver struct {
 	Name         string         `json:"name" yaml:"name"` // a-z, 0-9, -
 	Kind         string         `json:"kind" yaml:"kind"`
-	URL          string         `json:"url" yaml:"url"`
-	Secret       string         `json:"secret,omitempty" yaml:"secret,omitempty"`               // whsec_<base64>; required for webhook
+	URL          string         `json:"-" yaml:"url"`
+	Secret       string         `json:"-" yaml:"secret,omitempty"`                              // whsec_<base64>; required for webhook
 	Severity     fleet.Severity `json:"severity,omitempty" yaml:"severity,omitempty"`           // the mildest that it hears of; default low
 	Changes      []string       `json:"changes,omitempty" yaml:"changes,omitempty"`             // default DefaultChanges
 	AllowPrivate bool           `json:"allow_private,omitempty" yaml:"allow_private,omitempty"` // may be on a private or loopback address

@@ -512,7 +512,7 @@ func TestService_secretsStayHidden(t *testing.T) {
 	page, err := b.svc.Deliveries("", 0)
 	require.NoError(t, err)
 	b.stop()
-	shown, err := json.Marshal([]any{page, b.svc.Receivers(), b.svc.Status()})
+	shown, err := json.Marshal([]any{page, b.svc.Receivers(), b.svc.Status(), b.cfg.Receivers})
 	require.NoError(t, err)
 	everything := string(shown) + b.logs.String() + fmt.Sprintf("%v %+v %#v", b.cfg.Receivers, b.cfg.Receivers[0], b.cfg.Receivers)
 	require.Contains(t, everything, "[hidden]")
