@@ -55,6 +55,9 @@ export const deviceStatusWord: Record<string, string> = {
   retired: "Retired",
   revoked: "Revoked",
   learning: "Learning",
+  historic: "Historic",
+  enrolled: "Enrolled",
+  active: "Active",
 };
 
 export const modeWord: Record<string, string> = { off: "Off", shadow: "Shadow", alert: "Alert", armed: "Armed" };
