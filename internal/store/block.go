@@ -34,7 +34,7 @@ func (b *TelemetryBlock) Append(r fleet.Record) {
 		b.Boot = append(b.Boot, r.Boot)
 		b.Seq = append(b.Seq, r.Seq)
 		b.StreamSeq = append(b.StreamSeq, r.StreamSeq)
-		b.N = append(b.N, uint32(i)) //nolint:gosec // a message holds far fewer readings
+		b.N = append(b.N, uint32(i))
 	}
 }
 
@@ -68,7 +68,7 @@ type AuditBlock struct {
 func (b *AuditBlock) Append(r fleet.Record) {
 	for i := range r.Audit {
 		b.Rows = append(b.Rows, AuditRow{
-			Device: r.Device, ReceivedAt: r.ReceivedAt, StreamSeq: r.StreamSeq, N: uint32(i), //nolint:gosec // see above
+			Device: r.Device, ReceivedAt: r.ReceivedAt, StreamSeq: r.StreamSeq, N: uint32(i),
 			Boot: r.Boot, Seq: r.Seq, AuditEvent: r.Audit[i],
 		})
 	}

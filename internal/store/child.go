@@ -67,7 +67,7 @@ func relayStdin() error {
 	if err != nil {
 		return fmt.Errorf("make pipe: %w", err)
 	}
-	if err := unix.Dup2(int(r.Fd()), 0); err != nil { //nolint:gosec // a file descriptor
+	if err := unix.Dup2(int(r.Fd()), 0); err != nil {
 		return fmt.Errorf("replace standard input: %w", err)
 	}
 	if err := r.Close(); err != nil {
@@ -77,8 +77,8 @@ func relayStdin() error {
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	ended := make(chan struct{})
 	go func() {
-		in := os.NewFile(uintptr(parent), "stdin") //nolint:gosec // a file descriptor
-		_, _ = io.Copy(io.Discard, in)             // any end means that the parent is gone
+		in := os.NewFile(uintptr(parent), "stdin")
+		_, _ = io.Copy(io.Discard, in) // any end means that the parent is gone
 		close(ended)
 	}()
 	go func() {
@@ -114,7 +114,7 @@ func loadLibrary(path string) (func(args []string) int, error) {
 		for i, a := range args {
 			argv[i] = &append([]byte(a), 0)[0]
 		}
-		result := query(int32(len(args)), &argv[0]) //nolint:gosec // a handful
+		result := query(int32(len(args)), &argv[0])
 		runtime.KeepAlive(argv)
 		if result == 0 {
 			return 0

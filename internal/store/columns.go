@@ -20,7 +20,7 @@ func newDictionary(values []string) *proto.ColLowCardinalityRaw {
 		if i == 0 || v != last {
 			k, ok := seen[v]
 			if !ok {
-				k = uint32(len(seen)) //nolint:gosec // at most the rows of a block
+				k = uint32(len(seen))
 				seen[v] = k
 				index.Append(v)
 			}
@@ -32,12 +32,12 @@ func newDictionary(values []string) *proto.ColLowCardinalityRaw {
 	case len(seen) <= 1<<8:
 		c.Key, c.Keys8 = proto.KeyUInt8, make(proto.ColUInt8, len(keys))
 		for i, k := range keys {
-			c.Keys8[i] = uint8(k) //nolint:gosec // counted above
+			c.Keys8[i] = uint8(k)
 		}
 	case len(seen) <= 1<<16:
 		c.Key, c.Keys16 = proto.KeyUInt16, make(proto.ColUInt16, len(keys))
 		for i, k := range keys {
-			c.Keys16[i] = uint16(k) //nolint:gosec // counted above
+			c.Keys16[i] = uint16(k)
 		}
 	default:
 		c.Key, c.Keys32 = proto.KeyUInt32, keys

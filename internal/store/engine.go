@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -123,11 +124,11 @@ func (e *Engine) prepare() (err error) {
 // lockDir keeps a second Cordon away from the same directory. The lock ends
 // with the process.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(engineFile(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // our own directory
+	f, err := os.OpenFile(engineFile(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, inUse(dir)
@@ -141,26 +142,47 @@ func inUse(dir string) error {
 	return fleet.Errorf(fleet.CodeConflict, "another Cordon is using the data in %s: stop it, or choose another directory with --data", dir)
 }
 
+// Ports that Cordon picks from: below those that systems give to outgoing
+// connections, one of which could otherwise hold the port when the engine
+// comes back.
+const (
+	firstPort = 20_000
+	lastPort  = 32_000
+	portTries = 50
+)
+
 // choosePort returns a port that is free now: the wanted one or none, else the
 // last one, else any.
 func choosePort(wanted, last int) (int, error) {
-	var err error
-	for _, port := range []int{wanted, last, 0} {
-		if port == 0 && wanted != 0 {
-			continue
-		}
-		var l net.Listener
-		if l, err = net.Listen("tcp4", net.JoinHostPort(engineHost, strconv.Itoa(port))); err == nil { //nolint:noctx // immediate
-			port = l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener
-			if err = l.Close(); err == nil {
-				return port, nil
-			}
-		}
-		if wanted != 0 {
+	if wanted != 0 {
+		if err := tryPort(wanted); err != nil {
 			return 0, fleet.Errorf(fleet.CodeConflict, "port %d of %s for ClickHouse is in use: free it or choose another one: %w", wanted, engineHost, err)
 		}
+		return wanted, nil
 	}
-	return 0, fmt.Errorf("choose port for ClickHouse: %w", err)
+	if last != 0 && tryPort(last) == nil {
+		return last, nil
+	}
+	var err error
+	for range portTries {
+		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // no secret
+		if err = tryPort(port); err == nil {
+			return port, nil
+		}
+	}
+	return 0, fleet.Errorf(fleet.CodeConflict, "no port of %s from %d to %d is free for ClickHouse: %w", engineHost, firstPort, lastPort, err)
+}
+
+// tryPort says whether a port is free.
+func tryPort(port int) error {
+	l, err := net.Listen("tcp4", net.JoinHostPort(engineHost, strconv.Itoa(port))) //nolint:noctx // immediate
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := l.Close(); err != nil {
+		return fmt.Errorf("close listener: %w", err)
+	}
+	return nil
 }
 
 // startPatiently starts a child; while the engine of a killed parent still
@@ -202,7 +224,7 @@ type child struct {
 // startChild starts the process and waits until it answers.
 func (e *Engine) startChild(ctx context.Context) (*child, error) {
 	flags := ChildConfig{Library: e.cfg.Library, Dir: e.cfg.Dir, Port: e.state.Port}.Flags()
-	cmd := exec.Command(e.cfg.Executable, append(append([]string(nil), e.cfg.Args...), flags...)...) //nolint:gosec,noctx // our own program; it outlives ctx
+	cmd := exec.Command(e.cfg.Executable, append(append([]string(nil), e.cfg.Args...), flags...)...)
 	cmd.Dir = e.cfg.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent
 	c := &child{cmd: cmd, output: &tail{}, started: time.Now(), exited: make(chan struct{})}

@@ -42,7 +42,7 @@ type engineState struct {
 func loadState(dir string) (engineState, error) {
 	var st engineState
 	path := engineFile(dir, stateFile)
-	text, err := os.ReadFile(path) //nolint:gosec // our own directory
+	text, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(text, &st); err != nil {
@@ -72,7 +72,7 @@ func (st engineState) save(dir string) error {
 // writeSecret replaces a file that only its owner may read, all or nothing.
 func writeSecret(path string, text []byte) error {
 	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // our own directory
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -44,7 +44,7 @@ func TestEngine_survivesKill(t *testing.T) {
 		token := "FLEET:5000-104999." + string(rune('a'+i))
 		killed := make(chan error, 1)
 		go func() {
-			time.Sleep(time.Duration(20+60*i) * time.Millisecond) // somewhere within the insert
+			<-time.After(time.Duration(20+60*i) * time.Millisecond) // somewhere within the insert
 			killed <- syscall.Kill(e.PID(), syscall.SIGKILL)
 		}()
 		require.Eventually(t, func() bool {
@@ -53,7 +53,7 @@ func TestEngine_survivesKill(t *testing.T) {
 			return err == nil
 		}, time.Minute, 20*time.Millisecond)
 		require.NoError(t, <-killed)
-		require.Eventually(t, func() bool { return e.Restarts() == uint64(2+i) }, time.Minute, 10*time.Millisecond) //nolint:gosec // small
+		require.Eventually(t, func() bool { return e.Restarts() == uint64(2+i) }, time.Minute, 10*time.Millisecond)
 		n, err := s.Counts(ctx, "d2")
 		require.NoError(t, err)
 		require.EqualValues(t, 200_000*(i+1), n.Readings)

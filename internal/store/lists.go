@@ -115,7 +115,7 @@ func (s *Store) Findings(ctx context.Context, q FindingQuery) (fleet.Page[fleet.
 func scanJSON[T any](rows driver.Rows) (v T, err error) {
 	var text string
 	if err := rows.Scan(&text); err != nil {
-		return v, err //nolint:wrapcheck // each wraps it
+		return v, err
 	}
 	return v, json.Unmarshal([]byte(text), &v)
 }
@@ -133,7 +133,7 @@ func (s *Store) DeadLetters(ctx context.Context, q DeadLetterQuery) (fleet.Page[
 		func(rows driver.Rows) (d fleet.DeadLetter, err error) {
 			var sealed string
 			if err := rows.Scan(&d.Device, &d.ReceivedAt, &d.StreamSeq, &d.Subject, &d.Reason, &d.Detail, &sealed); err != nil {
-				return d, err //nolint:wrapcheck // each wraps it
+				return d, err
 			}
 			if d.Raw, err = s.seal.open(sealed, d.StreamSeq, d.Device); err != nil {
 				d.Detail += " (" + err.Error() + ")"

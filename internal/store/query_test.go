@@ -70,7 +70,7 @@ func TestSeries_resolutions(t *testing.T) {
 	series, err = s.Series(ctx, q)
 	require.NoError(t, err)
 	require.Equal(t, "1m", series.Resolution)
-	require.Equal(t, 1441, len(series.Points)) //nolint:testifylint // Len would print them all
+	require.Equal(t, 1441, len(series.Points))
 	require.EqualValues(t, 6, series.Points[1].Count)
 }
 
@@ -123,7 +123,7 @@ func TestFindings_newestFormOnceAndPaged(t *testing.T) {
 			return c
 		}
 		if a.StreamSeq != b.StreamSeq {
-			return int(b.StreamSeq) - int(a.StreamSeq) //nolint:gosec // small
+			return int(b.StreamSeq) - int(a.StreamSeq)
 		}
 		return int(b.ID[31]) - int(a.ID[31])
 	})

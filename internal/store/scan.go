@@ -155,7 +155,7 @@ func nextReading(rows driver.Rows) (fleet.Record, error) {
 	r := fleet.Record{Kind: fleet.TelemetryKind, Readings: make([]fleet.Reading, 1)}
 	v := &r.Readings[0]
 	err := rows.Scan(&r.Device, &r.ReceivedAt, &r.StreamSeq, &r.Boot, &r.Seq, &v.Metric, &v.ObservedAt, &v.Value)
-	return r, err //nolint:wrapcheck // fill wraps it
+	return r, err
 }
 
 func nextEvent(rows driver.Rows) (fleet.Record, error) {

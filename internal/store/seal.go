@@ -25,7 +25,7 @@ var errSealed = errors.New("raw bytes can't be decrypted: the key is another one
 // newSealer returns nil for an empty key.
 func newSealer(key []byte) (*sealer, error) {
 	if len(key) == 0 {
-		return nil, nil //nolint:nilnil // no key, no sealer
+		return nil, nil
 	}
 	if len(key) != 32 {
 		return nil, fleet.Errorf(fleet.CodeInvalid, "the key for dead letters has %d bytes, it needs 32", len(key))

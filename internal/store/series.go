@@ -80,7 +80,7 @@ func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 	}
 	expired := rollup.count > 0 && (raw.count == 0 || raw.min.Sub(rollup.min) >= time.Minute)
 	if !expired {
-		if raw.count <= uint64(q.Points) { //nolint:gosec // positive
+		if raw.count <= uint64(q.Points) {
 			return s.rawSeries(ctx, q)
 		}
 		// One bucket more than the quotient may be touched.

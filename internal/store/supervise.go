@@ -21,6 +21,7 @@ func (e *Engine) supervise(c *child) {
 			if !c.stop() {
 				e.stopErr = errors.New("stop engine: it did not end in time and was killed")
 			}
+			e.gone("ClickHouse was stopped")
 			return
 		case <-c.exited:
 		}
@@ -40,7 +41,7 @@ func (e *Engine) supervise(c *child) {
 
 // restart tries until the engine answers; nil means that Stop was called.
 func (e *Engine) restart(wait *time.Duration) *child {
-	e.set(nil, "ClickHouse ended unexpectedly and is being started again")
+	e.gone("ClickHouse ended unexpectedly and is being started again")
 	for {
 		select {
 		case <-e.stopping:
@@ -52,25 +53,31 @@ func (e *Engine) restart(wait *time.Duration) *child {
 		c, err := e.startPatiently(ctx)
 		cancel()
 		if err == nil {
-			e.set(c, "")
+			e.back(c)
 			e.log.Info("ClickHouse answers again", "pid", c.cmd.Process.Pid)
 			return c
 		}
 		if errors.Is(err, errStopping) {
 			return nil
 		}
-		e.set(nil, err.Error())
+		e.gone(err.Error())
 		e.log.Error("start ClickHouse again", "err", err, "next_try_in", wait.String())
 	}
 }
 
-func (e *Engine) set(c *child, detail string) {
+// gone notes that the engine is down, and why.
+func (e *Engine) gone(detail string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.child, e.detail = c, detail
-	if c != nil {
-		e.restarts++
-	}
+	e.child, e.detail = nil, detail
+}
+
+// back notes that the engine answers again.
+func (e *Engine) back(c *child) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.child, e.detail = c, ""
+	e.restarts++
 }
 
 // DSN is the address of the engine's database, with the password: keep it out
