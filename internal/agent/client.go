@@ -81,7 +81,11 @@ func NewClient(address, token string, pool *x509.CertPool) (*Client, error) {
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     time.Minute,
 	}
-	return &Client{base: base, token: token, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}, nil
+	return &Client{base: base, token: token, http: &http.Client{
+		Transport: transport, Timeout: 30 * time.Second,
+		// A redirect would carry the token elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
 }
 
 // Register enrols a device; see Issuer.

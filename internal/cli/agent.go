@@ -3,18 +3,15 @@ package cli
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"cordon/internal/agent"
-	"cordon/internal/app"
 	"cordon/internal/fleet"
 )
 
@@ -85,16 +82,9 @@ func authority(path string) (*x509.CertPool, error) {
 func deviceClient(g *Globals) (*agent.Client, error) {
 	url, token, ca := g.URL, g.Token, g.CA
 	if url == "" {
-		raw, err := os.ReadFile(app.ReadyPath(g.Data))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fleet.Errorf(fleet.CodeUnavailable, "no Cordon runs on %s: start it with \"cordon up --data %s\", or say where it is with --url, --token and --ca", g.Data, g.Data)
-		}
+		ready, err := readReady(g.Data)
 		if err != nil {
-			return nil, fmt.Errorf("read where Cordon is: %w", err)
-		}
-		var ready app.Ready
-		if err := json.Unmarshal(raw, &ready); err != nil {
-			return nil, fmt.Errorf("read where Cordon is: %w", err)
+			return nil, err
 		}
 		if url = ready.URL; ca == "" {
 			ca = ready.CA
