@@ -6,11 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,6 +40,7 @@ type cordon struct {
 	dir   string
 	args  []string
 	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process has ended
 	log   *bytes.Buffer
 	ready ready
 	http  *http.Client
@@ -54,9 +58,14 @@ func binary(t *testing.T) string {
 // is ready.
 func up(t *testing.T, args ...string) *cordon {
 	t.Helper()
-	c := &cordon{t: t, dir: filepath.Join(t.TempDir(), "data"), args: args}
+	c := &cordon{t: t, dir: filepath.Join(t.TempDir(), "data")}
+	// The ports stay over restarts, so that devices find Cordon again.
+	for _, flag := range []string{"--http", "--nats", "--mqtt"} {
+		c.args = append(c.args, flag, freePort(t))
+	}
+	c.args = append(c.args, args...)
 	t.Cleanup(func() {
-		if c.cmd != nil && c.cmd.ProcessState == nil {
+		if c.running() {
 			c.stop()
 		}
 		if t.Failed() {
@@ -71,23 +80,24 @@ func up(t *testing.T, args ...string) *cordon {
 func (c *cordon) start() {
 	c.t.Helper()
 	file := filepath.Join(c.t.TempDir(), "ready.json")
-	args := append([]string{
-		"up", "--data", c.dir, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--ready-file", file,
-	}, c.args...)
+	args := append([]string{"up", "--data", c.dir, "--ready-file", file}, c.args...)
 	c.log = &bytes.Buffer{}
 	c.cmd = exec.Command(binary(c.t), args...)
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(c.t, c.cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- c.cmd.Wait() }()
+	c.ended = make(chan struct{})
+	go func() {
+		defer close(c.ended)
+		_ = c.cmd.Wait()
+	}()
 	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
-		case err := <-ended:
-			c.t.Fatalf("cordon up ended before it was ready: %v\n%s", err, c.log)
+		case <-c.ended:
+			c.t.Fatalf("cordon up ended before it was ready\n%s", c.log)
 		case <-deadline:
 			c.t.Fatalf("cordon up was not ready within 60 s\n%s", c.log)
 		case <-tick.C:
@@ -115,12 +125,30 @@ func (c *cordon) pool() *x509.CertPool {
 
 func (c *cordon) signal(sig syscall.Signal) { _ = c.cmd.Process.Signal(sig) }
 
+func (c *cordon) running() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return c.cmd != nil
+	}
+}
+
+func (c *cordon) await() {
+	c.t.Helper()
+	select {
+	case <-c.ended:
+	case <-time.After(30 * time.Second):
+		c.t.Fatalf("cordon did not end\n%s", c.log)
+	}
+}
+
 // stop ends Cordon as a user does and says how long it took.
 func (c *cordon) stop() time.Duration {
 	c.t.Helper()
 	begin := time.Now()
 	c.signal(syscall.SIGTERM)
-	require.Eventually(c.t, func() bool { return c.cmd.ProcessState != nil }, 30*time.Second, 10*time.Millisecond, "cordon did not stop\n%s", c.log)
+	c.await()
 	return time.Since(begin)
 }
 
@@ -128,7 +156,41 @@ func (c *cordon) stop() time.Duration {
 func (c *cordon) kill() {
 	c.t.Helper()
 	c.signal(syscall.SIGKILL)
-	require.Eventually(c.t, func() bool { return c.cmd.ProcessState != nil }, 30*time.Second, 10*time.Millisecond)
+	c.await()
+}
+
+// freePort is a loopback address that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// enginePID finds the engine, the only child of the running Cordon.
+func (c *cordon) enginePID() int {
+	c.t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.cmd.Process.Pid, c.cmd.Process.Pid))
+	require.NoError(c.t, err)
+	if fields := strings.Fields(string(raw)); len(fields) > 0 {
+		pid, err := strconv.Atoi(fields[0])
+		require.NoError(c.t, err)
+		return pid
+	}
+	// A child belongs to the thread that started it.
+	all, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.cmd.Process.Pid))
+	require.NoError(c.t, err)
+	for _, path := range all {
+		raw, err := os.ReadFile(path)
+		require.NoError(c.t, err)
+		if fields := strings.Fields(string(raw)); len(fields) > 0 {
+			pid, err := strconv.Atoi(fields[0])
+			require.NoError(c.t, err)
+			return pid
+		}
+	}
+	return 0
 }
 
 // run runs a client verb against this Cordon and returns what it printed.
