@@ -165,7 +165,7 @@ func sentence(q fleet.Quarantine) string {
 	text := fmt.Sprintf("%s, %s, by %s: %s", q.Level, q.State, q.Actor, q.Reason)
 	switch {
 	case q.State == fleet.Confirmed:
-		text += fmt.Sprintf(" (proven by %d brokers after %s)", len(q.Proof.Brokers), q.ConfirmedAt.Sub(q.RequestedAt).Round(10*time.Microsecond))
+		text += fmt.Sprintf(" (proven by every broker, %d, after %s)", len(q.Proof.Brokers), q.ConfirmedAt.Sub(q.RequestedAt).Round(10*time.Microsecond))
 	case q.Failure != "":
 		text += " (" + q.Failure + ")"
 	}

@@ -17,8 +17,9 @@ import (
 	"cordon/web/static"
 )
 
-// noncePlace stands in index.html where the nonce for style tags belongs.
-const noncePlace = "__CSP_NONCE__"
+// head is where index.html gets the nonce for style tags: as a meta element
+// named csp-nonce, which the dashboard gives to the tags that it makes.
+const head = "<head>"
 
 // plainRoutes are the routes that are no operation of the API: health,
 // metrics, the OpenAPI document and the dashboard. None shows anything about
@@ -129,5 +130,5 @@ func (a *API) index(c *gin.Context, files fs.FS) {
 	nonce := base64.StdEncoding.EncodeToString(raw)
 	c.Header("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-"+nonce+"'; img-src 'self' data:; "+
 		"font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-	c.Data(http.StatusOK, "text/html; charset=utf-8", bytes.ReplaceAll(page, []byte(noncePlace), []byte(nonce)))
+	c.Data(http.StatusOK, "text/html; charset=utf-8", bytes.Replace(page, []byte(head), []byte(head+`<meta name="csp-nonce" content="`+nonce+`">`), 1))
 }
