@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ type block struct {
 	history   []store.HistoryRow
 
 	dropped  []span
-	historic []string
+	historic map[string]bool // devices that count as historic
 	receipts []receipt
 	ack      jetstream.Msg
 	filter   []byte // state of the filter behind this block, when it is to be written
@@ -50,6 +49,16 @@ func (b *block) rows() int {
 
 func (b *block) empty() bool { return b.first == 0 }
 
+func newBlock() *block { return &block{historic: make(map[string]bool)} }
+
+// repeat makes the block one that builds an intent's block again.
+func (b *block) repeat(redo *intent) {
+	b.redo = redo
+	for _, id := range redo.Historic {
+		b.historic[id] = true
+	}
+}
+
 // reset empties the block and keeps its memory.
 func (b *block) reset() {
 	b.telemetry.Reset()
@@ -57,8 +66,9 @@ func (b *block) reset() {
 	b.dead.Reset()
 	clear(b.messages)
 	clear(b.history)
+	clear(b.historic)
 	*b = block{
-		messages: b.messages[:0], history: b.history[:0], telemetry: b.telemetry, audit: b.audit, dead: b.dead, receipts: b.receipts[:0],
+		historic: b.historic, messages: b.messages[:0], history: b.history[:0], telemetry: b.telemetry, audit: b.audit, dead: b.dead, receipts: b.receipts[:0],
 	}
 }
 
@@ -112,16 +122,14 @@ func (r *fleetReader) skip(m message) {
 
 func (r *fleetReader) add(b *block, m message) {
 	rec, rej := r.decode(m, func(id string) bool {
-		if b.redo != nil {
-			return slices.Contains(b.redo.Historic, id)
+		if b.redo != nil || b.historic[id] {
+			return b.historic[id]
 		}
-		if !r.isHistoric(id) {
-			return false
+		historic := r.isHistoric(id)
+		if historic {
+			b.historic[id] = true
 		}
-		if !slices.Contains(b.historic, id) {
-			b.historic = append(b.historic, id)
-		}
-		return true
+		return historic
 	})
 	b.receipt(m, rec)
 	if rej == nil {
@@ -144,7 +152,7 @@ func (r *fleetReader) again(from, to *block, m message) {
 	if inSpans(from.dropped, m.seq) {
 		return
 	}
-	rec, rej := r.decode(m, func(id string) bool { return slices.Contains(from.historic, id) })
+	rec, rej := r.decode(m, func(id string) bool { return from.historic[id] })
 	to.put(m, rec, rej)
 }
 

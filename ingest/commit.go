@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -58,7 +59,7 @@ func (w *worker) commit(ctx, work context.Context, b *block) error {
 		at := w.position.current
 		next := intent{
 			Stream: at.Stream, Created: at.Created, Generation: at.Generation, First: b.first, Last: b.last,
-			Dropped: b.dropped, Historic: b.historic, Version: codec.Version,
+			Dropped: b.dropped, Historic: slices.Sorted(maps.Keys(b.historic)), Version: codec.Version,
 		}
 		next.Token = token(next)
 		if err := w.writeIntent(ctx, work, next); err != nil {

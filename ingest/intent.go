@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -40,12 +42,8 @@ func appendSeq(spans []span, seq uint64) []span {
 }
 
 func inSpans(spans []span, seq uint64) bool {
-	for _, s := range spans {
-		if seq >= s[0] && seq <= s[1] {
-			return true
-		}
-	}
-	return false
+	i, found := slices.BinarySearchFunc(spans, seq, func(s span, seq uint64) int { return cmp.Compare(s[0], seq) })
+	return found || i > 0 && seq <= spans[i-1][1]
 }
 
 func token(i intent) string {

@@ -46,12 +46,22 @@ type source struct {
 	pending uint64      // messages behind the one read last
 }
 
-var errIdle = errors.New("nothing to read now")
+var (
+	errIdle = errors.New("nothing to read now")
+	errTail = errors.New("the stream ends before what was read of it")
+)
 
 // open makes the consumer anew, starting behind s.last. It is not resumed:
 // the position, not the consumer, knows what is stored. Reading ends with ctx.
 func (s *source) open(ctx context.Context) error {
 	s.close()
+	stream, err := s.js.Stream(ctx, s.stream)
+	if err != nil {
+		return fmt.Errorf("open stream %s: %w", s.stream, err)
+	}
+	if stream.CachedInfo().State.LastSeq < s.last {
+		return fmt.Errorf("open stream %s: %w", s.stream, errTail)
+	}
 	if err := s.js.DeleteConsumer(ctx, s.stream, consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("delete consumer of %s: %w", s.stream, err)
 	}
@@ -159,6 +169,9 @@ func (s *source) reopen(ctx context.Context) error {
 				s.say("")
 				return nil
 			}
+		}
+		if errors.Is(err, errTail) {
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -52,6 +52,22 @@ func (w *worker) isFleet() bool { return w.history == "" }
 
 // run moves the stream until the context ends or another mover takes over.
 func (w *worker) run(ctx context.Context) error {
+	for {
+		err := w.move(ctx)
+		switch {
+		case errors.Is(err, errTail): // start says what is left of it
+			w.log.Warn("starting again", "stream", w.stream, "error", err)
+		case errors.Is(err, ErrFenced):
+			return fmt.Errorf("move stream %s: %w", w.stream, err)
+		case ctx.Err() != nil:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+func (w *worker) move(ctx context.Context) error {
 	redo, err := w.start(ctx)
 	if err != nil {
 		return err
@@ -59,19 +75,12 @@ func (w *worker) run(ctx context.Context) error {
 	defer w.source.close()
 	w.full, w.free = make(chan *block), make(chan *block, 3)
 	for range cap(w.free) {
-		w.free <- &block{}
+		w.free <- newBlock()
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.fill(groupCtx, redo) })
-	group.Go(func() error { return w.commitAll(groupCtx) })
-	err = group.Wait()
-	if errors.Is(err, ErrFenced) {
-		return fmt.Errorf("move stream %s: %w", w.stream, err)
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.fill(ctx, redo) })
+	group.Go(func() error { return w.commitAll(ctx) })
+	return group.Wait()
 }
 
 // start claims the position, restores the filter and says where to read on.
@@ -85,22 +94,23 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 	if err := w.position.claim(ctx, info.Created); err != nil {
 		return nil, err
 	}
-	if err := w.checkTail(ctx, info.State.LastSeq); err != nil {
-		return nil, err
-	}
-	at := w.position.current
 	from := uint64(0) // last sequence that need not be read
-	if at.First > 0 {
-		from = at.First - 1
-	}
 	if w.isFleet() {
+		w.filter.Reset()
 		if from, err = w.saved.load(ctx, info.Created, w.filter); err != nil {
 			return nil, err
 		}
-		if at.First > 0 && from+1 < info.State.FirstSeq && from+1 < at.First {
-			w.log.Warn("messages behind the filter's checkpoint are gone: copies of them would not be recognised",
-				"stream", w.stream, "checkpoint", from, "first", info.State.FirstSeq)
-		}
+	}
+	if from, err = w.checkTail(ctx, from, info.State.LastSeq); err != nil {
+		return nil, err
+	}
+	at := w.position.current
+	if !w.isFleet() && at.First > 0 {
+		from = at.First - 1
+	}
+	if w.isFleet() && at.First > 0 && from+1 < info.State.FirstSeq && from+1 < at.First {
+		w.log.Warn("messages behind the filter's checkpoint are gone: copies of them would not be recognised",
+			"stream", w.stream, "checkpoint", from, "first", info.State.FirstSeq)
 	}
 	w.source.last = from
 	w.trimmable.Store(from)
@@ -119,14 +129,26 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 
 // checkTail notices a stream that ends before the position: the broker lost
 // its tail, as a power cut may do. Its numbers come again, with other
-// messages, so tokens must differ from then on.
-func (w *worker) checkTail(ctx context.Context, last uint64) error {
+// messages, so tokens must differ from then on. It returns the filter's
+// position, which cannot be behind the stream's end either.
+func (w *worker) checkTail(ctx context.Context, from, last uint64) (uint64, error) {
 	at := w.position.current
-	if at.Last <= last {
-		return nil
+	if at.Last <= last && from <= last {
+		return from, nil
 	}
 	w.log.Warn("the stream lost its tail", "stream", w.stream, "position", at.Last, "last", last)
-	return w.position.write(ctx, intent{Stream: at.Stream, Created: at.Created, Generation: at.Generation + 1, First: last + 1, Last: last})
+	if from > last {
+		state, err := w.filter.MarshalBinary()
+		if err != nil {
+			return 0, fmt.Errorf("encode filter of resent messages: %w", err)
+		}
+		if err := w.saved.save(ctx, at.Created, last, state); err != nil {
+			return 0, err
+		}
+		from = last
+	}
+	next := intent{Stream: at.Stream, Created: at.Created, Generation: at.Generation + 1, First: last + 1, Last: last}
+	return from, w.position.write(ctx, next)
 }
 
 // fill reads messages into blocks.
@@ -216,7 +238,9 @@ func (w *worker) fresh(ctx context.Context, redo *intent) (*block, error) {
 	select {
 	case b := <-w.free:
 		b.reset()
-		b.redo = redo
+		if redo != nil {
+			b.repeat(redo)
+		}
 		return b, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -58,6 +58,9 @@ func (f *SeenFilter) Seen(device, boot string, seq uint64) bool {
 // Forget drops what is known of a device.
 func (f *SeenFilter) Forget(device string) { delete(f.devices, device) }
 
+// Reset forgets everything.
+func (f *SeenFilter) Reset() { clear(f.devices) }
+
 // Len is the number of devices known.
 func (f *SeenFilter) Len() int { return len(f.devices) }
 
