@@ -60,7 +60,7 @@ func Run(ctx context.Context, cfg RunConfig, deps DriverDeps) error {
 		return err
 	}
 	cfg.Saved(now)
-	cfg.Fleet.Start = deps.Clock()
+	cfg.Fleet.Start = deps.Clock().Truncate(time.Second)
 	if driver.fleet, err = New(cfg.Fleet); err != nil {
 		return err
 	}
