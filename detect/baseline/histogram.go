@@ -145,12 +145,15 @@ func (h *histogram) surprise(x float64, independent, floor float64) (s float64, 
 	return math.Log10(n+1) + math.Log10(2) + tail(float64(gap)*h.Width, max(scale*h.Width, floor)), true
 }
 
+// mostTail bounds what the tail adds: beyond it numbers say nothing more.
+const mostTail = 100
+
 // tail continues a distribution outside its support.
 func tail(distance, scale float64) float64 {
 	if scale <= 0 {
-		return 300
+		return mostTail
 	}
-	return min(distance/scale*math.Log10E, 300)
+	return min(distance/scale*math.Log10E, mostTail)
 }
 
 // rarer is the mass of the bins that are at least as thin as bin b.

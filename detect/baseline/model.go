@@ -22,7 +22,7 @@ type Settings struct {
 
 // DefaultSettings are used everywhere.
 func DefaultSettings() Settings {
-	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 44 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 49 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
 }
 
 const hours = 24

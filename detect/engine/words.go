@@ -122,8 +122,10 @@ func fleetSentence(members []*device, watched int, allowed time.Duration) string
 
 // scoreText says what a tail probability means.
 func scoreText(surprise float64, sustained int, m *baseline.Model, d *device, at int64) string {
-	power := int(math.Floor(surprise))
-	text := fmt.Sprintf("score 10%s", superscript(-power))
+	text := "score 10" + superscript(-int(math.Floor(surprise)))
+	if surprise > 30 {
+		text = "score below 10" + superscript(-30)
+	}
 	if n := m.Samples(); n > 1 && at/1000 > m.Started {
 		interval := float64(at/1000-m.Started) / float64(n-1) // seconds between readings
 		if seconds := interval * math.Pow(10, surprise); seconds < 100*365.25*86400 {
