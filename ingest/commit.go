@@ -58,7 +58,7 @@ func (w *worker) commit(ctx, work context.Context, b *block) error {
 	if b.redo == nil {
 		at := w.position.current
 		next := intent{
-			Stream: at.Stream, Created: at.Created, Generation: at.Generation, First: b.first, Last: b.last,
+			Stream: at.Stream, Created: at.Created, Generation: at.Generation, First: b.first, Last: b.last, LastAt: b.newest.UnixNano(),
 			Dropped: b.dropped, Historic: slices.Sorted(maps.Keys(b.historic)), Version: codec.Version,
 		}
 		next.Token = token(next)

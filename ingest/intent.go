@@ -21,6 +21,7 @@ type intent struct {
 	Generation int       `json:"generation"` // grows when the stream lost its tail
 	First      uint64    `json:"first"`      // 0: no block yet
 	Last       uint64    `json:"last"`
+	LastAt     int64     `json:"last_at"` // received_at of the last message, Unix ns: tells it from another one of its number
 	Token      string    `json:"token"`
 	Dropped    []span    `json:"dropped,omitempty"`  // resent messages
 	Historic   []string  `json:"historic,omitempty"` // devices that counted as historic

@@ -42,6 +42,7 @@ type source struct {
 	iter    jetstream.MessagesContext
 	unwatch func() bool // of the context that stops iter
 	last    uint64      // stream sequence read last, or the one before the start
+	lastAt  int64       // its received_at, Unix ns; 0 when it is not known
 	counted uint64      // consumer sequence read last
 	pending uint64      // messages behind the one read last
 }
@@ -59,7 +60,9 @@ func (s *source) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open stream %s: %w", s.stream, err)
 	}
-	if stream.CachedInfo().State.LastSeq < s.last {
+	if same, err := holds(ctx, stream, s.last, s.lastAt); err != nil {
+		return err
+	} else if !same {
 		return fmt.Errorf("open stream %s: %w", s.stream, errTail)
 	}
 	if err := s.js.DeleteConsumer(ctx, s.stream, consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -102,6 +105,42 @@ func (s *source) refresh(ctx context.Context) {
 	if info, err := s.reader.Info(ctx); err == nil && info.Delivered.Consumer == s.counted {
 		s.pending = info.NumPending
 	}
+}
+
+// holds says whether a stream still holds the message that was read as its
+// number seq at a time. A message that was deleted is no reason to say no.
+func holds(ctx context.Context, stream jetstream.Stream, seq uint64, at int64) (bool, error) {
+	state := stream.CachedInfo().State
+	if seq > state.LastSeq {
+		return false, nil
+	}
+	if at == 0 || seq < state.FirstSeq {
+		return true, nil
+	}
+	msg, err := stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read message %d of %s: %w", seq, stream.CachedInfo().Config.Name, err)
+	}
+	return msg.Time.UnixNano() == at, nil
+}
+
+// lastBefore is the last sequence that a stream received until a time.
+func lastBefore(ctx context.Context, stream jetstream.Stream, at int64) (uint64, error) {
+	after := time.Unix(0, at+1).UTC()
+	probe, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &after, AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for a time in %s: %w", stream.CachedInfo().Config.Name, err)
+	}
+	last := probe.CachedInfo().Delivered.Stream
+	if err := stream.DeleteConsumer(ctx, probe.CachedInfo().Name); err != nil {
+		return 0, fmt.Errorf("look for a time in %s: %w", stream.CachedInfo().Config.Name, err)
+	}
+	return last, nil
 }
 
 func (s *source) close() {
@@ -148,7 +187,7 @@ func (s *source) next(ctx context.Context, wait time.Duration) (message, error) 
 		if meta.Sequence.Stream <= s.last { // delivered again
 			continue
 		}
-		s.last, s.pending = meta.Sequence.Stream, meta.NumPending
+		s.last, s.lastAt, s.pending = meta.Sequence.Stream, meta.Timestamp.UnixNano(), meta.NumPending
 		return message{
 			seq: meta.Sequence.Stream, subject: msg.Subject(), header: msg.Headers(), data: msg.Data(), receivedAt: meta.Timestamp.UTC(), msg: msg,
 		}, nil

@@ -101,7 +101,7 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 			return nil, err
 		}
 	}
-	if from, err = w.checkTail(ctx, from, info.State.LastSeq); err != nil {
+	if from, err = w.checkTail(ctx, stream, from); err != nil {
 		return nil, err
 	}
 	at := w.position.current
@@ -112,7 +112,7 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 		w.log.Warn("messages behind the filter's checkpoint are gone: copies of them would not be recognised",
 			"stream", w.stream, "checkpoint", from, "first", info.State.FirstSeq)
 	}
-	w.source.last = from
+	w.source.last, w.source.lastAt = from, 0
 	w.trimmable.Store(from)
 	w.read.Store(max(from, at.Last))
 	w.committed.Store(max(from, at.Last))
@@ -127,27 +127,37 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 	return &at, nil
 }
 
-// checkTail notices a stream that ends before the position: the broker lost
-// its tail, as a power cut may do. Its numbers come again, with other
-// messages, so tokens must differ from then on. It returns the filter's
-// position, which cannot be behind the stream's end either.
-func (w *worker) checkTail(ctx context.Context, from, last uint64) (uint64, error) {
+// checkTail notices that the position's last message is not in the stream any
+// more, or another one has its number: the broker lost the tail of the stream,
+// as a power cut may do. Numbers come again with other messages, so tokens
+// must differ from then on. It returns the filter's position, which cannot be
+// behind what is left of the old messages.
+func (w *worker) checkTail(ctx context.Context, stream jetstream.Stream, from uint64) (uint64, error) {
 	at := w.position.current
-	if at.Last <= last && from <= last {
-		return from, nil
+	same, err := holds(ctx, stream, at.Last, at.LastAt)
+	if err != nil || same {
+		return from, err
 	}
-	w.log.Warn("the stream lost its tail", "stream", w.stream, "position", at.Last, "last", last)
-	if from > last {
+	end, err := lastBefore(ctx, stream, at.LastAt)
+	if err != nil {
+		return 0, err
+	}
+	end = min(end, at.Last)
+	w.log.Warn("the stream lost its tail", "stream", w.stream, "position", at.Last, "end", end)
+	if from > end {
 		state, err := w.filter.MarshalBinary()
 		if err != nil {
 			return 0, fmt.Errorf("encode filter of resent messages: %w", err)
 		}
-		if err := w.saved.save(ctx, at.Created, last, state); err != nil {
+		if err := w.saved.save(ctx, at.Created, end, state); err != nil {
 			return 0, err
 		}
-		from = last
+		from = end
 	}
-	next := intent{Stream: at.Stream, Created: at.Created, Generation: at.Generation + 1, First: last + 1, Last: last}
+	next := intent{Stream: at.Stream, Created: at.Created, Generation: at.Generation + 1, First: end + 1, Last: end}
+	if msg, err := stream.GetMsg(ctx, end); err == nil {
+		next.LastAt = msg.Time.UnixNano()
+	}
 	return from, w.position.write(ctx, next)
 }
 

@@ -2,11 +2,14 @@ package gate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
@@ -15,6 +18,9 @@ import (
 const (
 	lookFirst = time.Millisecond
 	lookLast  = 100 * time.Millisecond
+	// The two looks are at least this many times as far apart as one takes.
+	settleFactor = 3
+	settleMost   = 100 * time.Millisecond
 )
 
 // violates says whether a quarantine forbids a connection.
@@ -68,33 +74,62 @@ func (g *Gate) kick(ctx context.Context, device string, targets []fleet.Connecti
 // confirm asks the brokers until all of them, twice in a row, list no
 // connection that the quarantine forbids and no callout from before is open.
 // Meanwhile it kicks what they list. It returns the proof and what it kicked.
+//
+// A broker takes a connection off its list before the last message that it has
+// read from it is handled. Hence the second look, and the distance between the
+// two, which grows with how slowly this machine runs just now.
 func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time) ([]fleet.BrokerProof, []fleet.Connection, error) {
 	deadline := time.Now().Add(e.g.cfg.ConfirmWithin)
 	var kicked []fleet.Connection
+	var slowest time.Duration
 	clean, wait := 0, lookFirst
 	for {
+		start := time.Now()
 		proofs, more, err := e.look(ctx, q, since)
+		slowest = max(slowest, time.Since(start))
 		kicked = merge(kicked, more)
 		switch {
 		case err == nil && (clean == 1 || q.Level == fleet.Observe):
 			return proofs, kicked, nil
 		case err == nil:
 			clean++
-			wait = e.g.cfg.Settle
+			wait = min(max(e.g.cfg.Settle, settleFactor*slowest), settleMost)
 		case time.Now().After(deadline):
 			return nil, kicked, err
 		default:
 			clean = 0
 			wait = min(max(wait*3/2, lookFirst), lookLast)
 		}
+		start = time.Now()
 		select {
 		case <-ctx.Done():
 			return nil, kicked, ctx.Err()
 		case <-time.After(wait):
 		}
+		if late := time.Since(start) - wait; late > wait && clean > 0 {
+			slowest, clean = late, 0 // the machine stood still: look again
+		}
 		if current := e.current(q.Device); current.q.ID != q.ID || !current.q.Active() {
 			return nil, kicked, errMoved
 		}
+	}
+}
+
+// fence marks on the FLEET log where the device fell silent: whatever a reader
+// finds of it behind the record came from a connection that no longer was. A
+// log that takes no record takes no message of the device either, so that is
+// no reason to stay unconfirmed.
+func (e *enforcer) fence(ctx context.Context, q fleet.Quarantine) {
+	data, err := json.Marshal(fleet.Control{Quarantine: &fleet.QuarantineChange{
+		Device: q.Device, Active: true, Level: q.Level, State: fleet.Confirmed,
+	}})
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, readWait)
+		defer cancel()
+		_, err = e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data, jetstream.WithMsgID("fence."+q.ID))
+	}
+	if err != nil {
+		e.g.deps.Log.Warn("confirmation is not on the log", "device", q.Device, "error", err)
 	}
 }
 

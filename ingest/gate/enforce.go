@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -43,30 +42,23 @@ type enforcer struct {
 	mu       sync.Mutex
 	entries  map[string]entry
 	working  map[string]bool
-	refusals map[string]uint64 // not in the bucket yet
-	onLog    map[string]fleet.QuarantineChange
-	position uint64
+	refusals map[string]uint64                 // not in the bucket yet
+	onLog    map[string]fleet.QuarantineChange // what the journal took last; only the watch touches it
+	journal  *bus.Journal
 }
 
 func newEnforcer(g *Gate) *enforcer {
 	return &enforcer{
 		g: g, loaded: make(chan struct{}),
 		entries: map[string]entry{}, working: map[string]bool{}, refusals: map[string]uint64{},
-		onLog: map[string]fleet.QuarantineChange{},
+		onLog: map[string]fleet.QuarantineChange{}, journal: g.deps.Bus.NewJournal(controlKey, g.deps.Log),
 	}
 }
 
 func (e *enforcer) run(ctx context.Context) error {
 	defer e.group.Wait()
-	positions, err := e.g.deps.Bus.Bucket(ctx, bus.BucketPosition)
-	if err != nil {
-		return err
-	}
-	if e.position, err = readPosition(ctx, positions); err != nil {
-		return err
-	}
 	for {
-		err := e.watch(ctx, positions)
+		err := e.watch(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -80,17 +72,30 @@ func (e *enforcer) run(ctx context.Context) error {
 	}
 }
 
-func (e *enforcer) watch(ctx context.Context, positions jetstream.KeyValue) error {
+func (e *enforcer) watch(ctx context.Context) error {
 	watcher, err := e.g.quarantines.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketQuarantine, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	for update := range watcher.Updates() {
+		if update == nil {
+			e.once.Do(func() { close(e.loaded) })
+			continue
+		}
+		if err := e.observe(ctx, update); err != nil {
+			return err
+		}
+	}
+	return errors.New("watch closed by the broker")
+}
+
+// keepTime ends quarantines whose time is over and writes refusals down.
+func (e *enforcer) keepTime(ctx context.Context) error {
 	expiry := time.NewTicker(expiryEvery)
 	defer expiry.Stop()
 	refusals := time.NewTicker(refusalsEvery)
 	defer refusals.Stop()
-	saved := e.position
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,25 +104,6 @@ func (e *enforcer) watch(ctx context.Context, positions jetstream.KeyValue) erro
 			e.saveRefusals(ctx)
 		case <-expiry.C:
 			e.expire(ctx)
-			if saved == e.position {
-				continue
-			}
-			// Position by put: a lower one, of a slower gate, only publishes again.
-			if _, err := positions.Put(ctx, controlKey, []byte(strconv.FormatUint(e.position, 10))); err != nil {
-				return fmt.Errorf("write position of quarantines: %w", err)
-			}
-			saved = e.position
-		case update, ok := <-watcher.Updates():
-			if !ok {
-				return errors.New("watch closed by the broker")
-			}
-			if update == nil {
-				e.once.Do(func() { close(e.loaded) })
-				continue
-			}
-			if err := e.observe(ctx, update); err != nil {
-				return err
-			}
 		}
 	}
 }
@@ -131,7 +117,7 @@ func (e *enforcer) observe(ctx context.Context, update jetstream.KeyValueEntry) 
 		return nil
 	}
 	e.store(ctx, entry{q, update.Revision()})
-	return e.publishControl(ctx, q, update.Revision())
+	return e.record(q, update.Revision())
 }
 
 // store keeps an entry unless a newer one is known, and starts work on it.
@@ -228,6 +214,7 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	if err != nil {
 		return e.fail(ctx, ent, kicked, err)
 	}
+	e.fence(ctx, ent.q)
 	ent, err = e.save(ctx, ent, func(q *fleet.Quarantine) {
 		q.State, q.ConfirmedAt, q.Failure = fleet.Confirmed, e.g.deps.Clock().UTC(), ""
 		q.Proof.Kicked, q.Proof.Brokers = merge(q.Proof.Kicked, kicked), proofs
@@ -363,42 +350,21 @@ func (e *enforcer) saveRefusals(ctx context.Context) {
 	}
 }
 
-// publishControl puts a change on the FLEET log, in the order of the bucket.
-func (e *enforcer) publishControl(ctx context.Context, q fleet.Quarantine, revision uint64) error {
+// record puts a change on the FLEET log.
+func (e *enforcer) record(q fleet.Quarantine, revision uint64) error {
 	change := fleet.QuarantineChange{Device: q.Device, Active: q.Active(), Level: q.Level, State: q.State}
-	if change.State == fleet.Applied {
-		change.State = fleet.Requested // nothing changed for the readers of the log
+	if change.Active {
+		change.State = fleet.Requested // the fence says that it is confirmed
 	}
-	if e.onLog[q.Device] == change || revision <= e.position {
-		e.onLog[q.Device] = change
-		e.position = max(e.position, revision)
+	if e.onLog[q.Device] == change {
+		e.journal.Add(revision, "", nil)
 		return nil
 	}
 	data, err := json.Marshal(fleet.Control{Quarantine: &change})
 	if err != nil {
 		return fmt.Errorf("encode control record: %w", err)
 	}
-	_, err = e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data,
-		jetstream.WithMsgID("quarantine."+q.Device+"."+strconv.FormatUint(revision, 10)))
-	if err != nil {
-		return fmt.Errorf("publish control record of %s: %w", q.Device, err)
-	}
 	e.onLog[q.Device] = change
-	e.position = revision
+	e.journal.Add(revision, bus.SubjectControl+".quarantine."+q.Device, data)
 	return nil
-}
-
-func readPosition(ctx context.Context, positions jetstream.KeyValue) (uint64, error) {
-	stored, err := positions.Get(ctx, controlKey)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read position of quarantines: %w", err)
-	}
-	position, err := strconv.ParseUint(string(stored.Value()), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read position of quarantines: %w", err)
-	}
-	return position, nil
 }

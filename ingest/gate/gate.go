@@ -110,7 +110,7 @@ func (g *Gate) run(ctx context.Context) error {
 		return err
 	}
 	loops := []func(context.Context) error{
-		g.enforcer.run, g.devices.run, g.reconcileLoop, g.tickLoop,
+		g.enforcer.run, g.enforcer.keepTime, g.enforcer.journal.Run, g.devices.run, g.reconcileLoop, g.tickLoop,
 	}
 	for _, loop := range loops {
 		group.Go(func() {

