@@ -51,7 +51,7 @@ func loadSettings(path string) (*settingsFile, error) {
 	}
 	doc, err := parser.ParseBytes(raw, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read settings %s: %s", path, yaml.FormatError(err, false, true))
+		return nil, fmt.Errorf("read settings %s: %s", path, yaml.FormatError(err, false, false))
 	}
 	for _, d := range doc.Docs {
 		if d.Body == nil {
@@ -68,7 +68,8 @@ func loadSettings(path string) (*settingsFile, error) {
 	}
 	if node, ok := f.values[receiversKey]; ok {
 		if err := yaml.NodeToValue(node, &f.receivers, yaml.Strict()); err != nil {
-			return nil, fmt.Errorf("read settings %s, %s: %s", path, receiversKey, yaml.FormatError(err, false, true))
+			// Without the source lines: they hold secrets.
+			return nil, fmt.Errorf("read settings %s, %s: %s", path, receiversKey, yaml.FormatError(err, false, false))
 		}
 	}
 	return f, nil

@@ -109,6 +109,12 @@ func (c *cordon) start() {
 		require.NoError(c.t, json.Unmarshal(raw, &c.ready))
 		break
 	}
+	c.connect()
+}
+
+// connect reads the local token and makes the client for the API.
+func (c *cordon) connect() {
+	c.t.Helper()
 	token, err := os.ReadFile(c.ready.CLITokenFile)
 	require.NoError(c.t, err)
 	c.token = strings.TrimSpace(string(token))
@@ -198,7 +204,11 @@ func (c *cordon) run(args ...string) []byte {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(c.t), append(args, "--data", c.dir)...)
+	args = append(args, "--url", c.ready.URL, "--token", c.token, "--ca", c.ready.CA)
+	if c.cmd != nil {
+		args = append(args[:len(args)-6], "--data", c.dir)
+	}
+	cmd := exec.CommandContext(ctx, binary(c.t), args...)
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	require.NoError(c.t, cmd.Run(), "cordon %s\n%s%s", strings.Join(args, " "), &out, &problems)
