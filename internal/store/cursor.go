@@ -3,7 +3,6 @@ package store
 import (
 	"encoding/base64"
 	"encoding/json"
-	"time"
 
 	"cordon/internal/fleet"
 )
@@ -27,8 +26,6 @@ func (p place) cursor() string {
 	}
 	return base64.RawURLEncoding.EncodeToString(text)
 }
-
-func (p place) at() time.Time { return time.UnixMilli(p.Millis).UTC() }
 
 // place parses a cursor; ok is false for the empty one.
 func (c Cursor) place() (p place, ok bool, err error) {

@@ -224,7 +224,7 @@ type child struct {
 // startChild starts the process and waits until it answers.
 func (e *Engine) startChild(ctx context.Context) (*child, error) {
 	flags := ChildConfig{Library: e.cfg.Library, Dir: e.cfg.Dir, Port: e.state.Port}.Flags()
-	cmd := exec.Command(e.cfg.Executable, append(append([]string(nil), e.cfg.Args...), flags...)...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), e.cfg.Executable, append(append([]string(nil), e.cfg.Args...), flags...)...)
 	cmd.Dir = e.cfg.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent
 	c := &child{cmd: cmd, output: &tail{}, started: time.Now(), exited: make(chan struct{})}

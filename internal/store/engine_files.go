@@ -62,7 +62,7 @@ func loadState(dir string) (engineState, error) {
 }
 
 func (st engineState) save(dir string) error {
-	text, err := json.Marshal(st)
+	text, err := json.Marshal(st) //nolint:gosec // into a file that only its owner may read
 	if err != nil {
 		return fmt.Errorf("encode engine state: %w", err)
 	}
@@ -221,7 +221,7 @@ func findLibrary(configured, executable string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("find ClickHouse library: %w", err)
 		}
-		if info, err := os.Stat(path); err != nil || info.IsDir() {
+		if info, err := os.Stat(path); err != nil || info.IsDir() { //nolint:gosec // named by the operator
 			return "", fleet.Errorf(fleet.CodeInvalid, "the ClickHouse library %s does not exist: correct --engine-library or %s, or install it with `make engine`", path, EnvLibrary)
 		}
 		return path, nil

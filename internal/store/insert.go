@@ -97,9 +97,22 @@ func (s *Store) InsertAudit(ctx context.Context, token string, b *AuditBlock) er
 		return nil
 	}
 	t := newTable([]column{
-		{"device", word}, {"received_at", instant}, {"stream_seq", number}, {"n", number32}, {"observed_at", instant},
-		{"boot", word}, {"seq", number}, {"class", word}, {"activity", word}, {"outcome", word}, {"program", word},
-		{"actor", text}, {"user", text}, {"message", text}, {"fields", words}, {"repeat", signed},
+		{"device", word},
+		{"received_at", instant},
+		{"stream_seq", number},
+		{"n", number32},
+		{"observed_at", instant},
+		{"boot", word},
+		{"seq", number},
+		{"class", word},
+		{"activity", word},
+		{"outcome", word},
+		{"program", word},
+		{"actor", text},
+		{"user", text},
+		{"message", text},
+		{"fields", words},
+		{"repeat", signed},
 	})
 	for i := range b.Rows {
 		r := &b.Rows[i]
@@ -119,8 +132,13 @@ func (s *Store) InsertDeadLetters(ctx context.Context, token string, b *DeadLett
 		return nil
 	}
 	t := newTable([]column{
-		{"device", word}, {"received_at", instant}, {"stream_seq", number}, {"subject", text},
-		{"reason", word}, {"detail", text}, {"raw", text},
+		{"device", word},
+		{"received_at", instant},
+		{"stream_seq", number},
+		{"subject", text},
+		{"reason", word},
+		{"detail", text},
+		{"raw", text},
 	})
 	for i := range b.Rows {
 		r := &b.Rows[i]

@@ -50,7 +50,7 @@ func (s *sealer) seal(raw []byte, streamSeq uint64, device string) (string, erro
 	if _, err := rand.Read(out[1:]); err != nil {
 		return "", fmt.Errorf("make nonce: %w", err)
 	}
-	return string(s.aead.Seal(out, out[1:], raw, sealedTo(streamSeq, device))), nil
+	return string(s.aead.Seal(out, out[1:], raw, sealedTo(streamSeq, device))), nil //nolint:gosec // the nonce is random, see above
 }
 
 // open returns nil for what was stored without a key.

@@ -155,7 +155,7 @@ func pageOf[T any](rows []T, limit int, total uint64, key func(T) place) fleet.P
 	p := fleet.Page[T]{Items: rows, Total: total}
 	if len(rows) > limit {
 		p.Items = rows[:limit]
-		p.Next = string(key(rows[limit-1]).cursor())
+		p.Next = key(rows[limit-1]).cursor()
 	}
 	if p.Items == nil {
 		p.Items = []T{}
