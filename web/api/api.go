@@ -196,14 +196,14 @@ func (a *API) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err := <-failed:
-		server.Close()
+		_ = server.Close()
 		return fmt.Errorf("serve http: %w", err)
 	}
 	a.hub.close() // ends the event streams, which would never finish
 	stop, release := context.WithTimeout(base, 5*time.Second)
 	defer release()
 	if err := server.Shutdown(stop); err != nil {
-		server.Close()
+		_ = server.Close()
 		if !errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("stop http server: %w", err)
 		}

@@ -150,7 +150,7 @@ type Band struct {
 // means that nobody knows.
 type Insight struct {
 	// Stages says how every stage is doing. Stage "detect" may count
-	// devices_learning, stage "ingest" readings_per_second.
+	// devices_learning.
 	Stages      func(ctx context.Context) []fleet.StageStatus
 	Expected    func(ctx context.Context, device, metric string, from, to time.Time, points int) ([]Band, error)
 	Baselines   func(ctx context.Context, device string) ([]fleet.BaselineState, error)

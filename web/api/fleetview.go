@@ -178,20 +178,30 @@ func (v *view) ingest(ctx context.Context) IngestHealth {
 	if dead, err := v.api.deps.History.DeadLetterCount(ctx, now.Add(-24*time.Hour), now); err == nil {
 		next.DeadLetters24h = dead
 	}
-	if n := len(next.Series); n > 1 { // the last whole minute
-		next.ReadingsPerSecond = float64(next.Series[n-2].Readings) / 60
-	}
+	next.ReadingsPerSecond = v.lately(ctx, now)
 	for _, stage := range v.api.stages(ctx) {
 		if stage.Stage != "ingest" {
 			continue
 		}
 		next.LagSeconds = stage.LagSeconds
-		if live, ok := stage.Counters["readings_per_second"]; ok {
-			next.ReadingsPerSecond = live
-		}
 	}
 	v.rate, v.rateAt = next, now
 	return next
+}
+
+// lately is how many readings a second were stored over the last half minute.
+func (v *view) lately(ctx context.Context, now time.Time) float64 {
+	const step = 10 * time.Second
+	to := now.Truncate(step)
+	points, err := v.api.deps.History.IngestRate(ctx, to.Add(-3*step), to, step)
+	if err != nil || len(points) == 0 {
+		return 0
+	}
+	var readings uint64
+	for _, p := range points {
+		readings += p.Readings
+	}
+	return float64(readings) / (float64(len(points)) * step.Seconds())
 }
 
 func (h *FleetHealth) add(status string) {
