@@ -107,7 +107,7 @@ func TestGate_willOfLostConnectionIsStored(t *testing.T) {
 	require.Len(t, live, 1)
 	require.NoError(t, w.Bus.Kick(t.Context(), live[0].ServerID, live[0].CID))
 	require.Eventually(t, func() bool { return w.Stored(t, "fleet.telemetry.d1") == 1 }, patience, poll)
-	require.NoError(t, w.Bus.Kick(t.Context(), live[0].ServerID, live[0].CID), "a second kick is harmless")
+	require.ErrorIs(t, w.Bus.Kick(t.Context(), live[0].ServerID, live[0].CID), bus.ErrGone)
 }
 
 func TestGate_restrict(t *testing.T) {

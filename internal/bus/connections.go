@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -263,8 +264,10 @@ func (c connzConn) live(serverID string) (Live, bool) {
 	}, true
 }
 
-// Kick closes one connection. It is no error when the connection is gone
-// already.
+// ErrGone says that a broker does not know the connection, or no longer.
+var ErrGone = errors.New("connection is gone")
+
+// Kick closes one connection. ErrGone: there was none.
 func (b *Bus) Kick(ctx context.Context, serverID string, cid uint64) error {
 	var reply struct {
 		Error *apiError `json:"error"`
@@ -273,7 +276,10 @@ func (b *Bus) Kick(ctx context.Context, serverID string, cid uint64) error {
 	if err != nil {
 		return err
 	}
-	if reply.Error != nil && !strings.Contains(reply.Error.Description, "no such client") {
+	if reply.Error != nil && strings.Contains(reply.Error.Description, "no such client") {
+		return ErrGone
+	}
+	if reply.Error != nil {
 		return fmt.Errorf("kick connection: %s", reply.Error.Description)
 	}
 	return nil

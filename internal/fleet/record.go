@@ -98,7 +98,7 @@ type QuarantineChange struct {
 	Device string          `json:"device"`
 	Active bool            `json:"active"`
 	Level  Level           `json:"level"`
-	State  QuarantineState `json:"state,omitempty"` // requested, confirmed, failed, released or expired
+	State  QuarantineState `json:"state,omitempty"` // requested, confirmed (what follows of the device is void), released or expired
 }
 
 // VerdictChange says what a person concluded about findings of a rule on a device.

@@ -309,10 +309,15 @@ func (r *Registry) modify(ctx context.Context, id string, create bool, change fu
 	return fleet.Device{}, fleet.Errorf(fleet.CodeConflict, "device %s is being changed by others: try again", id)
 }
 
-// announce puts a written change on the log. When that fails the watch of the
-// bucket does it, now or at the next start.
+// announce puts a written change on the log, so that it is there before the
+// device's first message. When that fails the watch of the bucket does it, now
+// or at the next start.
 func (r *Registry) announce(ctx context.Context, device fleet.Device, revision uint64) {
-	if err := r.publish(ctx, device, revision); err != nil {
+	subject, data, err := controlRecord(device)
+	if err == nil {
+		_, err = r.deps.Bus.Fleet.Publish(ctx, subject, data, jetstream.WithMsgID(r.journal.MsgID(revision)))
+	}
+	if err != nil {
 		r.deps.Log.Warn("device change is not on the log yet", "device", device.ID, "error", err)
 		return
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,6 +19,8 @@ import (
 // positionKey holds, in bucket "position", the revision of bucket "device" up
 // to which every change is on the FLEET log.
 const positionKey = "control_device"
+
+const watchRetry = time.Second
 
 // Config bounds what the registry hands out.
 type Config struct {
@@ -49,6 +50,7 @@ type Registry struct {
 	deps  Deps
 	ready chan struct{}
 
+	journal  *bus.Journal
 	bucketMu sync.Mutex
 	kv       jetstream.KeyValue
 
@@ -75,6 +77,7 @@ func NewRegistry(cfg Config, deps Deps) *Registry {
 		ready:     make(chan struct{}),
 		devices:   map[string]held{},
 		published: map[uint64]bool{},
+		journal:   deps.Bus.NewJournal(positionKey, deps.Log),
 	}
 }
 
@@ -98,35 +101,33 @@ func (r *Registry) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 // Run keeps the view in memory and puts changes on the FLEET log that are not
 // there yet. It blocks until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
-	positions, err := r.deps.Bus.Bucket(ctx, bus.BucketPosition)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	position, err := readPosition(ctx, positions)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var failure error
+	group.Go(func() {
+		defer stop()
+		failure = r.journal.Run(ctx)
+	})
 	for {
-		err := r.watch(ctx, positions, &position)
+		err := r.watch(ctx)
 		if ctx.Err() != nil {
-			return nil
+			group.Wait()
+			if errors.Is(failure, context.Canceled) {
+				return nil
+			}
+			return failure
 		}
 		r.deps.Log.Warn("registry watch ended, starting it again", "error", err)
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
+		case <-time.After(watchRetry):
 		}
 	}
 }
 
-func (r *Registry) watch(ctx context.Context, positions jetstream.KeyValue, position *uint64) error {
+func (r *Registry) watch(ctx context.Context) error {
 	kv, err := r.bucket(ctx)
 	if err != nil {
 		return err
@@ -136,47 +137,21 @@ func (r *Registry) watch(ctx context.Context, positions jetstream.KeyValue, posi
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketDevice, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	saved, blocked := *position, false
-	for {
-		select {
-		case <-ctx.Done():
-			// For the next start; without it, changes are published twice.
-			return r.savePosition(context.WithoutCancel(ctx), positions, saved, *position)
-		case <-tick.C:
-			if blocked {
-				return errors.New("a control record could not be published")
-			}
-			if err := r.savePosition(ctx, positions, saved, *position); err != nil {
-				return err
-			}
-			saved = *position
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return errors.New("watch closed by the broker")
-			}
-			if entry == nil {
-				r.finishLoading()
-				continue
-			}
-			device, err := r.observe(entry)
-			if err != nil {
-				r.deps.Log.Error("registry entry can't be read", "device", entry.Key(), "error", err)
-				continue
-			}
-			if blocked || entry.Revision() <= *position {
-				continue
-			}
-			if err := r.publishOnce(ctx, device, entry.Revision()); err != nil {
-				// The position stays, so that the next watch starts over here.
-				r.deps.Log.Warn("device change is not on the log yet", "device", device.ID, "error", err)
-				blocked = true
-				continue
-			}
-			*position = entry.Revision()
+	for entry := range watcher.Updates() {
+		if entry == nil {
+			r.finishLoading()
+			continue
+		}
+		device, err := r.observe(entry)
+		if err != nil {
+			r.deps.Log.Error("registry entry can't be read, leaving it", "device", entry.Key(), "error", err)
+			continue
+		}
+		if err := r.record(device, entry.Revision()); err != nil {
+			return err
 		}
 	}
+	return errors.New("watch closed by the broker")
 }
 
 // observe takes an entry of the bucket into the view, unless it is older than
@@ -233,58 +208,31 @@ func (r *Registry) finishLoading() {
 	}
 }
 
-// publishOnce publishes the change unless the writer in this process did.
-func (r *Registry) publishOnce(ctx context.Context, device fleet.Device, revision uint64) error {
+// record puts the change on the log unless the writer in this process did.
+func (r *Registry) record(device fleet.Device, revision uint64) error {
 	r.mu.Lock()
 	done := r.published[revision]
 	delete(r.published, revision)
 	r.mu.Unlock()
 	if done {
+		r.journal.Add(revision, "", nil)
 		return nil
 	}
-	return r.publish(ctx, device, revision)
+	subject, data, err := controlRecord(device)
+	if err != nil {
+		return err
+	}
+	r.journal.Add(revision, subject, data)
+	return nil
 }
 
-func (r *Registry) publish(ctx context.Context, device fleet.Device, revision uint64) error {
-	data, err := json.Marshal(fleet.Control{Device: &fleet.DeviceChange{
+func controlRecord(device fleet.Device) (subject string, data []byte, err error) {
+	data, err = json.Marshal(fleet.Control{Device: &fleet.DeviceChange{
 		ID: device.ID, Cohort: device.Cohort, Tags: device.Tags, TimeZone: device.TimeZone, Historic: device.Historic,
 		Retired: device.State == fleet.Revoked || device.State == fleet.Retired,
 	}})
 	if err != nil {
-		return fmt.Errorf("encode control record: %w", err)
+		return "", nil, fmt.Errorf("encode control record: %w", err)
 	}
-	_, err = r.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".device."+device.ID, data,
-		jetstream.WithMsgID("device."+device.ID+"."+strconv.FormatUint(revision, 10)))
-	if err != nil {
-		return fmt.Errorf("publish control record: %w", err)
-	}
-	return nil
-}
-
-func readPosition(ctx context.Context, positions jetstream.KeyValue) (uint64, error) {
-	entry, err := positions.Get(ctx, positionKey)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read position of the registry: %w", err)
-	}
-	position, err := strconv.ParseUint(string(entry.Value()), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read position of the registry: %w", err)
-	}
-	return position, nil
-}
-
-func (r *Registry) savePosition(ctx context.Context, positions jetstream.KeyValue, saved, position uint64) error {
-	if saved == position {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	// A lower position, written by a slower process, only republishes.
-	if _, err := positions.Put(ctx, positionKey, []byte(strconv.FormatUint(position, 10))); err != nil {
-		return fmt.Errorf("write position of the registry: %w", err)
-	}
-	return nil
+	return bus.SubjectControl + ".device." + device.ID, data, nil
 }
