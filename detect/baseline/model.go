@@ -60,7 +60,36 @@ type excursion struct {
 	Fast        [kept]float32 // a spread sample of its residuals
 	SlowLow     float32
 	SlowHigh    float32
+	Wild        uint16  // readings that were new themselves, not only their mean
+	Calm        uint16  // usual readings in a row since
+	CalmSum     float64 // of their residuals
 }
+
+// settle keeps the slow mean from remembering a wild excursion long after it
+// ended: some usual readings in a row replace it by their own mean.
+func (x *excursion) settle(wild bool, e, slow float64) float64 {
+	if x.First == 0 {
+		return slow
+	}
+	if wild {
+		x.Wild = min(x.Wild+1, 1000)
+		x.Calm, x.CalmSum = 0, 0
+		return slow
+	}
+	x.Calm++
+	x.CalmSum += e
+	if x.Wild < leastWild || x.Calm < calmReadings {
+		return slow
+	}
+	slow = x.CalmSum / float64(x.Calm)
+	x.Wild, x.Calm, x.CalmSum = 0, 0, 0
+	return slow
+}
+
+const (
+	leastWild    = 3
+	calmReadings = 12
+)
 
 // kept is how many values of an excursion are remembered.
 const kept = 6
@@ -106,9 +135,10 @@ func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach boo
 	e := (x - center) / ratio
 	slow := m.Slow + max(1/s.SlowSpan, 1/float64(m.fast.N+1))*(e-m.Slow)
 	j := Judgement{Center: center, Residual: e, Slow: slow, Ratio: ratio, Up: e > 0}
-	outside := m.judge(s, &j, e, slow)
+	newFast, newSlow := m.judge(s, &j, e, slow)
 	if teach {
-		if outside && j.Ready && m.depart(s, at, e, slow) {
+		slow = m.away.settle(newFast, e, slow)
+		if (newFast || newSlow) && j.Ready && m.depart(s, at, e, slow) {
 			m.N++
 			m.last = at
 			m.Slow = slow
@@ -120,16 +150,17 @@ func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach boo
 	return j
 }
 
-// judge fills in the surprise and says whether the reading, or the mean of
-// late, lies where nothing was seen before.
-func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) bool {
+// judge fills in the surprise and says whether the reading, and the mean of
+// late, lie where nothing was seen before.
+func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newSlow bool) {
 	if m.fast.N < s.Needed {
-		return false
+		return false, false
 	}
 	j.Ready = m.Ready(s)
 	floor := math.Abs(j.Center) * 1e-9
-	a, newFast := m.fast.surprise(e, 1, floor)
-	b, newSlow := m.slow.surprise(slow, s.Slow, floor)
+	var a, b float64
+	a, newFast = m.fast.surprise(e, 1, floor)
+	b, newSlow = m.slow.surprise(slow, s.Slow, floor)
 	j.Surprise = math.Sqrt(a*a + b*b)
 	if b > a {
 		j.Shift = true
@@ -137,7 +168,7 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) bool {
 	} else {
 		j.Up = e > m.fast.quantile(0.5)
 	}
-	return newFast || newSlow
+	return newFast, newSlow
 }
 
 // depart notes a reading of an excursion. False once the excursion has lasted

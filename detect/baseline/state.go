@@ -33,6 +33,9 @@ func (m *Model) Encode(w *wire.Writer) {
 	}
 	w.Float32(m.away.SlowLow)
 	w.Float32(m.away.SlowHigh)
+	w.Uint(uint64(m.away.Wild))
+	w.Uint(uint64(m.away.Calm))
+	w.Float(m.away.CalmSum)
 }
 
 // Decode reads a model's state.
@@ -66,6 +69,9 @@ func (m *Model) Decode(r *wire.Reader) {
 	}
 	m.away.SlowLow = r.Float32()
 	m.away.SlowHigh = r.Float32()
+	m.away.Wild = uint16(r.Uint())
+	m.away.Calm = uint16(r.Uint())
+	m.away.CalmSum = r.Float()
 }
 
 func (h *histogram) encode(w *wire.Writer) {
