@@ -4,7 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"cordon/ingest/codec"
@@ -205,12 +204,8 @@ type historyReader struct {
 func (*historyReader) skip(message) {}
 
 func (r *historyReader) add(b *block, m message) {
-	op := ""
-	if len(m.header) > 0 {
-		op = nats.Header(m.header).Get("KV-Operation")
-	}
 	row := store.HistoryRow{Key: strings.TrimPrefix(m.subject, r.prefix), Revision: m.seq, At: m.receivedAt, JSON: m.data}
-	if op != "" || len(m.data) == 0 || m.header.Get("Nats-Marker-Reason") != "" {
+	if m.header.Get("KV-Operation") != "" || len(m.data) == 0 || m.header.Get("Nats-Marker-Reason") != "" {
 		row.Deleted, row.JSON = true, nil
 	}
 	b.history = append(b.history, row)

@@ -60,7 +60,7 @@ func (w *worker) run(ctx context.Context) error {
 		case errors.Is(err, ErrFenced):
 			return fmt.Errorf("move stream %s: %w", w.stream, err)
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // whatever ended with the context ended as asked
 		default:
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"cordon/internal/fleet"
@@ -71,17 +70,6 @@ type event struct {
 	Repeat   int              `json:"repeat"`
 }
 
-// envelope is every JSON form at once: a single event, or events in a wrapper,
-// or what the broker answers to a publish.
-type envelope struct {
-	event
-	Boot   string   `json:"boot"`
-	Seq    uint64   `json:"seq"`
-	Events *[]event `json:"events"`
-	Stream string   `json:"stream"`
-	Type   string   `json:"type"`
-}
-
 // moment is a time as RFC 3339 text or Unix seconds or milliseconds.
 type moment struct{ time.Time }
 
@@ -128,40 +116,31 @@ func (p *plain) UnmarshalJSON(raw []byte) error {
 	}
 }
 
+// auditJSON reads an array of events, a wrapper around one, or a single event.
+// Events are counted before they are decoded.
 func (m *message) auditJSON(rec *fleet.Record) *Rejection {
-	var events []event
-	if data := bytes.TrimLeft(m.payload, " \t\r\n"); len(data) > 0 && data[0] == '[' {
-		if rej := m.strict(&events, "audit JSON"); rej != nil {
+	s := scanner{data: m.payload}
+	w := wrapper{message: m, scanner: &s, rec: rec}
+	switch c := s.peek(); {
+	case c == '[':
+		if rej := w.array(); rej != nil {
 			return rej
 		}
-	} else {
-		var env envelope
-		if rej := m.strict(&env, "audit JSON"); rej != nil {
+	case c == '{':
+		if rej := w.object(); rej != nil {
 			return rej
 		}
-		if env.Boot != "" {
-			if rej := m.setBoot(rec, env.Boot); rej != nil {
-				return rej
-			}
-		}
-		if env.Seq != 0 {
-			rec.Seq = env.Seq
-		}
-		switch {
-		case env.Events != nil:
-			events = *env.Events
-		case env.Class == "" && env.Message == "" && (env.Stream != "" || strings.HasPrefix(env.Type, "io.nats.")):
-			return forgedReply()
-		default:
-			events = []event{env.event}
-		}
+	case c == '"' || c == '-' || c-'0' <= 9:
+		return reject(Mistyped, "message starts with %q, expected a JSON object or array", c)
+	default:
+		return s.unexpected("a JSON object or array")
 	}
-	if len(events) > m.limits.MaxEvents {
-		return reject(TooMany, "message holds %d events, the limit is %d", len(events), m.limits.MaxEvents)
+	if rej := s.end(); rej != nil {
+		return rej
 	}
-	rec.Audit = make([]fleet.AuditEvent, 0, len(events))
-	for i := range events {
-		e, rej := m.event(&events[i], rec.ReceivedAt)
+	rec.Audit = make([]fleet.AuditEvent, 0, len(w.events))
+	for i, at := range w.events {
+		e, rej := m.event(at, rec.ReceivedAt)
 		if rej != nil {
 			rej.Detail = fmt.Sprintf("event %d: %s", i+1, rej.Detail)
 			return rej
@@ -171,9 +150,98 @@ func (m *message) auditJSON(rec *fleet.Record) *Rejection {
 	return nil
 }
 
+// wrapper finds the events in an audit message.
+type wrapper struct {
+	*message
+	*scanner
+	rec    *fleet.Record
+	events []place
+}
+
+// place is where a value stands in the payload.
+type place struct{ from, to int }
+
+func (w *wrapper) array() *Rejection {
+	w.pos++
+	for first := true; ; first = false {
+		more, rej := w.next(first, ']', "an event")
+		if rej != nil || !more {
+			return rej
+		}
+		if w.peek() != '{' {
+			return w.unexpected("an event object")
+		}
+		if len(w.events) >= w.limits.MaxEvents {
+			return reject(TooMany, "message holds more than %d events", w.limits.MaxEvents)
+		}
+		from := w.pos
+		if rej := w.skip(1); rej != nil {
+			return rej
+		}
+		w.events = append(w.events, place{from, w.pos})
+	}
+}
+
+func (w *wrapper) object() *Rejection {
+	from := w.pos
+	w.pos++
+	wrapped, event, broker := false, false, false
+	for first := true; ; first = false {
+		more, rej := w.next(first, '}', "a field name")
+		if rej != nil {
+			return rej
+		}
+		if !more {
+			break
+		}
+		key, rej := w.key()
+		if rej != nil {
+			return rej
+		}
+		switch string(key) {
+		case "boot":
+			var text []byte
+			if text, rej = w.typedText("boot"); rej == nil {
+				rej = w.setBoot(w.rec, string(text))
+			}
+		case "seq":
+			w.rec.Seq, rej = w.integer("seq")
+		case "events":
+			if wrapped {
+				return reject(Malformed, "field \"events\" appears again before byte %d", w.pos+1)
+			}
+			wrapped = true
+			if w.peek() == '[' {
+				rej = w.array()
+			} else if rej = w.skip(1); rej == nil {
+				rej = reject(Mistyped, "events is not an array")
+			}
+		default:
+			event = event || string(key) == "class" || string(key) == "message"
+			broker = broker || string(key) == "stream" || string(key) == "type"
+			rej = w.skip(1)
+		}
+		if rej != nil {
+			return rej
+		}
+	}
+	switch {
+	case wrapped:
+	case broker && !event:
+		return forgedReply()
+	default:
+		w.events = []place{{from, w.pos}}
+	}
+	return nil
+}
+
 // event checks one JSON event. One without a class is classified by its
 // program and message, as a line of the same words would be.
-func (m *message) event(in *event, receivedAt time.Time) (fleet.AuditEvent, *Rejection) {
+func (m *message) event(at place, receivedAt time.Time) (fleet.AuditEvent, *Rejection) {
+	var in event
+	if err := json.Unmarshal(m.payload[at.from:at.to], &in); err != nil {
+		return fleet.AuditEvent{}, jsonRejection("audit JSON", err, at.from, at.to)
+	}
 	out := fleet.AuditEvent{
 		ObservedAt: in.TS.Time, Class: in.Class, Activity: in.Activity, Outcome: in.Outcome,
 		Program: in.Program, Actor: in.Actor, User: in.User, Message: in.Message, Repeat: in.Repeat,

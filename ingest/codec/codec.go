@@ -268,7 +268,7 @@ func (m *message) control(rec *fleet.Record) *Rejection {
 func (m *message) strict(into any, what string) *Rejection {
 	dec := json.NewDecoder(bytes.NewReader(m.payload))
 	if err := dec.Decode(into); err != nil {
-		return jsonRejection(what, err, len(m.payload))
+		return jsonRejection(what, err, 0, len(m.payload))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return reject(Malformed, "%s is followed by more data at byte %d", what, dec.InputOffset()+1)
@@ -276,8 +276,9 @@ func (m *message) strict(into any, what string) *Rejection {
 	return nil
 }
 
-// jsonRejection puts an error of encoding/json into words.
-func jsonRejection(what string, err error, size int) *Rejection {
+// jsonRejection puts an error of encoding/json into words. The JSON stands
+// from byte start to size of the payload.
+func jsonRejection(what string, err error, start, size int) *Rejection {
 	var syntax *json.SyntaxError
 	var mistyped *json.UnmarshalTypeError
 	var rej *Rejection
@@ -287,12 +288,12 @@ func jsonRejection(what string, err error, size int) *Rejection {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return reject(Malformed, "%s is cut off after byte %d", what, size)
 	case errors.As(err, &mistyped):
-		return reject(Mistyped, "%s: field %q at byte %d is a %s, expected %s", what, strings.TrimPrefix(mistyped.Field, "event."), mistyped.Offset, mistyped.Value, mistyped.Type)
+		return reject(Mistyped, "%s: field %q at byte %d is a %s, expected %s", what, mistyped.Field, int64(start)+mistyped.Offset, mistyped.Value, mistyped.Type)
 	case errors.As(err, &syntax):
-		if int(syntax.Offset) >= size && strings.Contains(err.Error(), "unexpected end") {
+		if start+int(syntax.Offset) >= size && strings.Contains(err.Error(), "unexpected end") {
 			return reject(Malformed, "%s is cut off after byte %d", what, size)
 		}
-		return reject(Malformed, "%s: %v at byte %d", what, err, syntax.Offset)
+		return reject(Malformed, "%s: %v at byte %d", what, err, int64(start)+syntax.Offset)
 	default:
 		return reject(Mistyped, "%s: %v", what, err)
 	}

@@ -24,9 +24,15 @@ func classify(e *fleet.AuditEvent) {
 	case "login":
 		known = pamLine(e, text) || login(e, text)
 	case "useradd", "adduser", "usermod", "userdel", "groupadd", "groupmod", "groupdel", "passwd", "chpasswd", "gpasswd", "chage":
-		known = pamLine(e, text) || account(e, text)
+		known = true
+		if !pamLine(e, text) {
+			account(e, text)
+		}
 	case "systemd", "systemd-logind":
-		known = pamLine(e, text) || systemd(e, text)
+		known = true
+		if !pamLine(e, text) {
+			systemd(e, text)
+		}
 	case "CRON", "cron", "crond":
 		known = pamLine(e, text) || cron(e, text)
 	case "klogind", "ftpd":
@@ -128,7 +134,7 @@ func login(e *fleet.AuditEvent, text string) bool {
 }
 
 // account reads what the tools that change accounts say.
-func account(e *fleet.AuditEvent, text string) bool {
+func account(e *fleet.AuditEvent, text string) {
 	activity := "change"
 	switch {
 	case strings.HasPrefix(text, "new user"), strings.HasPrefix(text, "new group"), strings.HasPrefix(text, "new account"):
@@ -145,14 +151,13 @@ func account(e *fleet.AuditEvent, text string) bool {
 	} {
 		if _, rest, ok := strings.Cut(text, form.before); ok {
 			e.User, _, _ = strings.Cut(rest, form.after)
-			return true
+			return
 		}
 	}
-	return true
 }
 
 // systemd reads units that start, stop and fail, and logind's sessions.
-func systemd(e *fleet.AuditEvent, text string) bool {
+func systemd(e *fleet.AuditEvent, text string) {
 	word, rest, _ := strings.Cut(text, " ")
 	switch word {
 	case "Started", "Starting":
@@ -171,7 +176,6 @@ func systemd(e *fleet.AuditEvent, text string) bool {
 	default:
 		set(e, classSystem, "message", "")
 	}
-	return true
 }
 
 // cron reads "(root) CMD (run-parts /etc/cron.hourly)".

@@ -149,8 +149,8 @@ func (s *scanner) typedText(what string) ([]byte, *Rejection) {
 	return s.text(what)
 }
 
-func (t *telemetry) integer(what string) (uint64, *Rejection) {
-	text, rej := t.number(what)
+func (s *scanner) integer(what string) (uint64, *Rejection) {
+	text, rej := s.number(what)
 	if rej != nil {
 		return 0, rej
 	}
@@ -390,7 +390,7 @@ func (t *telemetry) finish() *Rejection {
 		if r.ObservedAt.IsZero() {
 			r.ObservedAt = own
 		}
-		if r.ObservedAt == checked {
+		if r.ObservedAt.Equal(checked) {
 			continue
 		}
 		if rej := t.checkTime(r.ObservedAt, t.rec.ReceivedAt); rej != nil {
