@@ -89,8 +89,9 @@ func writeSecret(path string, text []byte) error {
 
 // The engine's own limits: modest on a laptop, enough for one node.
 const (
-	engineMemoryBytes   = 4 << 30 // of the whole engine; half the host's memory when that is less
-	engineQueryBytes    = 2 << 30 // of one query, unless the query says less
+	engineMemoryBytes   = 4 << 30   // of the whole engine; half the host's memory when that is less
+	engineQueryBytes    = 2 << 30   // of one query, unless the query says less
+	listenerBytes       = 128 << 20 // of one query of the user default
 	engineMarkCache     = 256 << 20
 	engineUncompressed  = 64 << 20
 	engineConnections   = 256
@@ -150,6 +151,13 @@ const usersXML = `<clickhouse>
       <max_memory_usage>%[1]d</max_memory_usage>
       <max_threads>%[2]d</max_threads>
     </default>
+    <listener>
+      <async_insert>0</async_insert>
+      <poll_interval>1</poll_interval>
+      <max_memory_usage>%[5]d</max_memory_usage>
+      <max_threads>1</max_threads>
+      <max_concurrent_queries_for_user>4</max_concurrent_queries_for_user>
+    </listener>
   </profiles>
   <users>
     <cordon>
@@ -160,8 +168,8 @@ const usersXML = `<clickhouse>
     </cordon>
     <default>
       <no_password/>
-      <networks>%[4]s</networks>
-      <profile>default</profile>
+      <networks><ip>%[4]s</ip></networks>
+      <profile>listener</profile>
       <quota>default</quota>
       <grants>
         <query>GRANT SYSTEM LISTEN ON *.*</query>
@@ -190,7 +198,7 @@ func writeConfig(dir, password string) error {
 		escape(engineFile(dir, usersFile)), escape(engineFile(dir, tmpDir)),
 		engineMemoryBytes, engineMarkCache, engineUncompressed, engineConnections, engineQueries,
 		enginePartsToDelay, enginePartsToReject)
-	users := fmt.Sprintf(usersXML, engineQueryBytes, max(runtime.NumCPU(), 2), hex.EncodeToString(sum[:]), "<ip>127.0.0.1</ip>")
+	users := fmt.Sprintf(usersXML, engineQueryBytes, max(runtime.NumCPU(), 2), hex.EncodeToString(sum[:]), engineHost, listenerBytes)
 	if err := writeSecret(engineFile(dir, usersFile), []byte(users)); err != nil {
 		return err
 	}

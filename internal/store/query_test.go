@@ -316,3 +316,28 @@ func TestMigrate_retention(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 24, n)
 }
+
+func TestQueries_engineAway(t *testing.T) {
+	e := storetest.Engine(t, t.TempDir())
+	s := storetest.Open(t, e.DSN())
+	require.NoError(t, s.Migrate(t.Context()))
+	require.NoError(t, e.Stop())
+	_, err := s.Metrics(t.Context(), "d1")
+	require.Equal(t, fleet.CodeUnavailable, fleet.CodeOf(err))
+	require.EqualError(t, err, "ClickHouse does not answer, so metrics can't be read now: try again shortly")
+	require.Error(t, s.Scan(t.Context(), store.ScanQuery{}, nil))
+	require.False(t, store.Permanent(s.InsertTelemetry(t.Context(), "t", telemetry("d1", 1, 1, t0, 0))))
+}
+
+func BenchmarkScan(b *testing.B) {
+	s := storetest.Start(b)
+	require.NoError(b, s.InsertTelemetry(b.Context(), "t", telemetry("d1", 1, 50_000, t0, time.Second)))
+	n := 0
+	for b.Loop() {
+		require.NoError(b, s.Scan(b.Context(), store.ScanQuery{Device: "d1"}, func(fleet.Record) error {
+			n++
+			return nil
+		}))
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+}

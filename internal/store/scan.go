@@ -107,7 +107,7 @@ func (s *Store) openCursor(ctx context.Context, query string, c *conditions, day
 	c.until("received_at", day.AddDate(0, 0, 1))
 	rows, err := s.conn.Query(bounded(ctx, c.params, scanTimeout), query+c.where()+" ORDER BY stream_seq, n")
 	if err != nil {
-		return nil, fmt.Errorf("query history: %w", err)
+		return nil, explain("history", err)
 	}
 	return &recordCursor{rows: rows, next: next}, nil
 }
@@ -136,7 +136,7 @@ func (c *recordCursor) fill() error {
 		c.record.Audit = append(c.record.Audit, r.Audit...)
 	}
 	if err := c.rows.Err(); err != nil {
-		return fmt.Errorf("query history: %w", err)
+		return explain("history", err)
 	}
 	c.done = !c.full
 	return nil

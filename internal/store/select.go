@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -119,7 +120,7 @@ func bounded(ctx context.Context, params clickhouse.Parameters, limit time.Durat
 func (s *Store) each(ctx context.Context, what, query string, params clickhouse.Parameters, scan func(driver.Rows) error) error {
 	rows, err := s.conn.Query(bounded(ctx, params, queryTimeout), query)
 	if err != nil {
-		return fmt.Errorf("query %s: %w", what, err)
+		return explain(what, err)
 	}
 	for rows.Next() {
 		if err := scan(rows); err != nil {
@@ -128,12 +129,37 @@ func (s *Store) each(ctx context.Context, what, query string, params clickhouse.
 		}
 	}
 	if err := rows.Close(); err != nil {
-		return fmt.Errorf("query %s: %w", what, err)
+		return explain(what, err)
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("query %s: %w", what, err)
+		return explain(what, err)
 	}
 	return nil
+}
+
+// ClickHouse's codes for a query that reached its limits.
+const (
+	codeTooSlow = 159 // TIMEOUT_EXCEEDED
+	codeMemory  = 241 // MEMORY_LIMIT_EXCEEDED
+	codeTooMany = 202 // TOO_MANY_SIMULTANEOUS_QUERIES
+)
+
+// explain says what a person can do about a query that failed, where there is
+// something. The cause stays in the error's chain, for logs.
+func explain(what string, err error) error {
+	cause := fmt.Errorf("query %s: %w", what, err)
+	var exception *clickhouse.Exception
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return cause
+	case !errors.As(err, &exception):
+		return &fleet.Error{Code: fleet.CodeUnavailable, Message: "ClickHouse does not answer, so " + what + " can't be read now: try again shortly", Err: cause}
+	case exception.Code == codeTooSlow, exception.Code == codeMemory:
+		return &fleet.Error{Code: fleet.CodeTooMany, Message: "reading " + what + " takes too long or too much memory: ask for less, such as a shorter time", Err: cause}
+	case exception.Code == codeTooMany:
+		return &fleet.Error{Code: fleet.CodeTooMany, Message: "too many queries are running: try again shortly", Err: cause}
+	}
+	return cause
 }
 
 // count runs a query that returns one UInt64.
