@@ -43,11 +43,16 @@ type DemoConfig struct {
 	Plans   []Plan
 	// Progress is told what is going on and how far it has come; it may be nil.
 	Progress func(doing string, done, total uint64)
+	// Settle waits until Cordon has stored and judged the past; it may be nil.
+	Settle func(ctx context.Context) error
 }
 
-// DefaultDemoConfig is 200 devices with three days behind them.
+// DefaultDemoConfig is 200 devices with three days behind them, measured
+// every two minutes: six million readings.
 func DefaultDemoConfig() DemoConfig {
-	return DemoConfig{Devices: 200, Seed: 1, History: 72 * time.Hour, Driver: DefaultDriverConfig(), Plans: DemoPlans()}
+	cfg := DemoConfig{Devices: 200, Seed: 1, History: 72 * time.Hour, Driver: DefaultDriverConfig(), Plans: DemoPlans()}
+	cfg.Driver.HistoryStep = 2 * time.Minute
+	return cfg
 }
 
 // DemoDeps of the demo.
@@ -100,7 +105,7 @@ func (d *Demo) Run(ctx context.Context, live func(truth []Attack)) error {
 	cfg := DefaultRunConfig()
 	cfg.Fleet = Config{Devices: d.cfg.Devices, Seed: d.cfg.Seed, Plans: d.cfg.Plans}
 	cfg.Driver, cfg.Driver.Dir = d.cfg.Driver, devices
-	cfg.History, cfg.Since, cfg.Progress, cfg.Saved = d.cfg.History, since, d.cfg.Progress, d.save
+	cfg.History, cfg.Since, cfg.Progress, cfg.Settle, cfg.Saved = d.cfg.History, since, d.cfg.Progress, d.cfg.Settle, d.save
 	cfg.Truth = filepath.Join(d.cfg.Dir, "truth.json")
 	cfg.Live = func(truth []Attack) {
 		hosted = true

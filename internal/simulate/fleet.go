@@ -141,7 +141,7 @@ func (f *Fleet) AppendNext(to []fleet.Reading, device int, t time.Time) []fleet.
 		v := level * (1 + s.daily*s.rhythm.at(hour))
 		if s.noise > 0 {
 			wander := 0.5*busy + 0.3*slow(h, t, 25*time.Minute)
-			v += level * s.noise * (0.45*wander + 0.9*normal(key(h, uint64(t.UnixNano()))))
+			v += level * s.noise * (0.25*wander + 0.95*normal(key(h, uint64(t.UnixNano()))))
 		}
 		to = append(to, fleet.Reading{ObservedAt: at, Metric: s.metric, Value: s.limit(v)})
 	}

@@ -72,7 +72,7 @@ var profiles = []profile{
 			count(agent.TCPListening, 1, 0, 0, flat), count(agent.UDPListening, 0, 0, 0, flat),
 			count(agent.TCPEstablished, 4, 0, 0.25, flat), count(agent.DistinctAddresses, 4, 0, 0.25, flat),
 			rate(agent.Load1, 0.12, 0.1, evening), temperature(31, 0.1, day),
-			{metric: power, base: 640, daily: 0.5, noise: 0.09, spread: 0.25, rhythm: evening},
+			{metric: power, base: 640, daily: 0.35, noise: 0.05, spread: 0.25, rhythm: evening},
 			{metric: voltage, base: 230, daily: 0.006, noise: 0.004, spread: 0.003, rhythm: evening},
 		},
 	},

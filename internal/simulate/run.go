@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -18,7 +19,10 @@ type RunConfig struct {
 	Progress func(doing string, done, total uint64)
 	// Live is told the truth when the live part begins.
 	Live func(truth []Attack)
-	// Saved is told up to when everything was sent; it may be nil.
+	// Settle waits until Cordon has stored and judged the past, so that the
+	// present is not queued behind it; it may be nil.
+	Settle func(ctx context.Context) error
+	// Saved is told up to when everything was sent.
 	Saved func(until time.Time)
 }
 
@@ -60,6 +64,11 @@ func Run(ctx context.Context, cfg RunConfig, deps DriverDeps) error {
 		return err
 	}
 	cfg.Saved(now)
+	if cfg.Settle != nil {
+		if err := cfg.Settle(ctx); err != nil {
+			return fmt.Errorf("wait for the past to be stored: %w", err)
+		}
+	}
 	cfg.Fleet.Start = deps.Clock().Truncate(time.Second)
 	if driver.fleet, err = New(cfg.Fleet); err != nil {
 		return err
