@@ -137,6 +137,9 @@ func (h *histogram) surprise(x float64, independent, floor float64) (s float64, 
 	}
 	b := h.bin(x)
 	if b >= 0 && b < bins {
+		if uint32(h.Count[b])*common > h.N {
+			return 0, false
+		}
 		if s := h.rarer(b); s > 0 {
 			return math.Log10((n + 1) / (float64(s)/independent + 0.5)), false
 		}
@@ -144,6 +147,10 @@ func (h *histogram) surprise(x float64, independent, floor float64) (s float64, 
 	gap, scale := h.outside(b)
 	return math.Log10(n+1) + math.Log10(2) + tail(float64(gap)*h.Width, max(scale*h.Width, floor)), true
 }
+
+// common: a bin with over one of so many values is no surprise, and need not be
+// ranked among the others.
+const common = 50
 
 // mostTail bounds what the tail adds: beyond it numbers say nothing more.
 const mostTail = 100

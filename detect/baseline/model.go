@@ -161,7 +161,13 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newS
 	var a, b float64
 	a, newFast = m.fast.surprise(e, 1, floor)
 	b, newSlow = m.slow.surprise(slow, s.Slow, floor)
+	if a == 0 && b == 0 {
+		return newFast, newSlow
+	}
 	j.Surprise = math.Sqrt(a*a + b*b)
+	if j.Surprise < 2 {
+		return newFast, newSlow
+	}
 	if b > a {
 		j.Shift = true
 		j.Up = slow > m.slow.quantile(0.5)
