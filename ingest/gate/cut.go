@@ -157,7 +157,7 @@ func (e *enforcer) fence(ctx context.Context, q fleet.Quarantine) {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, readWait)
 		defer cancel()
-		_, err = e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data, jetstream.WithMsgID("fence."+q.ID))
+		_, err = e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data, jetstream.WithMsgID(e.g.deps.Bus.MsgID("fence."+q.ID)))
 	}
 	if err != nil {
 		e.g.deps.Log.Warn("confirmation is not on the log", "device", q.Device, "error", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -243,6 +244,40 @@ func TestGate_replySubjectForgery(t *testing.T) {
 		require.NoError(t, decoder.Decode(&ack), string(msg.Data))
 		require.Equal(t, bus.StreamFleet, ack.Stream)
 	}
+}
+
+// Headers steer JetStream: a device must not be able to roll the stream up, to
+// let its messages expire, or to take the place of a coming tick.
+func TestGate_headersOfDevices(t *testing.T) {
+	w := gatetest.Start(t)
+	conn, err := w.NATS(t, "d1", w.Device(t, "d1"))
+	require.NoError(t, err)
+	before := w.Stored(t, "fleet.>")
+	for name, value := range map[string]string{
+		"Nats-Rollup": "all", "Nats-TTL": "1s", "Nats-Schedule": "@at 2030-01-01T00:00:00Z", "Nats-Batch-Id": "b1", "Nats-Incr": "+1",
+	} {
+		msg := nats.NewMsg("fleet.telemetry.d1")
+		msg.Header.Set(name, value)
+		_, err := conn.RequestMsg(msg, time.Second)
+		if err == nil {
+			continue // answered; what counts is the stream
+		}
+	}
+	require.GreaterOrEqual(t, w.Stored(t, "fleet.>"), before)
+	info, err := w.Bus.Fleet.Stream(t.Context(), bus.StreamFleet)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, info.CachedInfo().State.FirstSeq)
+
+	w.StopGate()
+	w.Config.TickEvery = 500 * time.Millisecond
+	for at := time.Now().Truncate(w.Config.TickEvery); at.Before(time.Now().Add(5 * time.Second)); at = at.Add(w.Config.TickEvery) {
+		msg := nats.NewMsg("fleet.telemetry.d1")
+		msg.Header.Set(nats.MsgIdHdr, fmt.Sprintf("tick.%d", at.UnixMilli()))
+		require.NoError(t, conn.PublishMsg(msg))
+	}
+	require.NoError(t, conn.Flush())
+	w.StartGate(t)
+	require.Eventually(t, func() bool { return w.Stored(t, "fleet.tick") > 0 }, 3*time.Second, poll)
 }
 
 func TestGate_events(t *testing.T) {

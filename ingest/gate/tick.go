@@ -72,7 +72,7 @@ func (g *Gate) tick(ctx context.Context, t fleet.Tick) error {
 	if err != nil {
 		return fmt.Errorf("encode tick: %w", err)
 	}
-	_, err = g.deps.Bus.Fleet.Publish(ctx, bus.SubjectTick, data, jetstream.WithMsgID("tick."+strconv.FormatInt(t.At.UnixMilli(), 10)))
+	_, err = g.deps.Bus.Fleet.Publish(ctx, bus.SubjectTick, data, jetstream.WithMsgID(g.deps.Bus.MsgID("tick."+strconv.FormatInt(t.At.UnixMilli(), 10))))
 	if err != nil {
 		return fmt.Errorf("publish tick: %w", err)
 	}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,13 +22,15 @@ type Bus struct {
 
 	Fleet jetstream.JetStream // JetStream of DEVICES
 	Core  jetstream.JetStream // JetStream of CORDON
+
+	secret [sha256.Size]byte // of MsgID
 }
 
 // Connect connects to every account. options say where the broker is:
 // Server.Option() for the embedded one, or TLS options for an external one
 // at url.
 func Connect(url string, keys Keys, log *slog.Logger, options ...nats.Option) (*Bus, error) {
-	b := &Bus{}
+	b := &Bus{secret: sha256.Sum256([]byte("message ids " + keys.Issuer))}
 	for _, part := range []struct {
 		conn **nats.Conn
 		name string

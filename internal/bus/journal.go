@@ -2,6 +2,9 @@ package bus
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,7 +64,17 @@ func (j *Journal) Add(revision uint64, subject string, data []byte) {
 
 // MsgID names the message of a revision, for the broker's de-duplication.
 func (j *Journal) MsgID(revision uint64) string {
-	return j.key + "." + strconv.FormatUint(revision, 10)
+	return j.bus.MsgID(j.key + "." + strconv.FormatUint(revision, 10))
+}
+
+// MsgID makes a Nats-Msg-Id for a record that Cordon puts on the FLEET log:
+// the same in every process, and unknown to devices. De-duplication is one for
+// the whole stream, so a device that guessed the id of a coming record could
+// make the broker drop it.
+func (b *Bus) MsgID(name string) string {
+	mac := hmac.New(sha256.New, b.secret[:])
+	mac.Write([]byte(name))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
 // Run publishes until ctx ends.
