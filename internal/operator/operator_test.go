@@ -145,7 +145,22 @@ func TestSignIn_oneSourceManyNamesIsSlowed(t *testing.T) {
 		}
 		c.add(time.Second)
 	}
-	require.Less(t, tried, 10)
+	require.Less(t, tried, 12)
+}
+
+func TestSignIn_ownAccountDoesNotResetTheSource(t *testing.T) {
+	d, c, _ := start(t)
+	_, password, err := d.Add(t.Context(), "test", "mallory", operator.Viewer)
+	require.NoError(t, err)
+	guesses := 0
+	for i := range 120 { // two minutes of guesses at ever new names, with good sign-ins in between
+		if _, _, err := d.SignIn(t.Context(), "victim"+string(rune('a'+i%26)), "guess", "10.9.9.9"); fleet.CodeOf(err) == fleet.CodeUnauthenticated {
+			guesses++
+		}
+		_, _, _ = d.SignIn(t.Context(), "mallory", password, "10.9.9.9")
+		c.add(time.Second)
+	}
+	require.Less(t, guesses, 15)
 }
 
 func TestToken(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 // delay doubles. An account's delay is capped low, so that guessing cannot
 // keep its owner out for long; a source's is capped high.
 const (
-	freeFailures    = 3
+	freeFailures    = 5
 	firstDelay      = 2 * time.Second
 	maxAccountDelay = 30 * time.Second
 	maxSourceDelay  = 15 * time.Minute
@@ -85,12 +85,22 @@ func (t *throttle) enter(account, source string, now time.Time) error {
 	return nil
 }
 
-// clear forgets the failures after a success.
+// clear takes the try back after a success. The account starts afresh; of the
+// source only this try is forgotten, or somebody with one account could guess
+// at others in between.
 func (t *throttle) clear(account, source string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.failures, "a:"+account)
-	delete(t.failures, "s:"+source)
+	f := t.failures["s:"+source]
+	if f == nil {
+		return
+	}
+	f.count--
+	f.until = time.Time{}
+	if f.count <= 0 {
+		delete(t.failures, "s:"+source)
+	}
 }
 
 // forget keeps the memory bounded.

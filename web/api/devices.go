@@ -17,47 +17,61 @@ import (
 // device; without an answer the page says so.
 const knowTime = 1500 * time.Millisecond
 
+// found is a device of a list before it is cut into pages.
+type found struct {
+	id, key, status string
+	seen            time.Time
+}
+
 func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevicesOutput, error) {
 	s := a.view.get(ctx)
 	now := a.deps.Clock()
 	match := in.matcher()
-	var found []DeviceSummary
+	by := strings.TrimPrefix(in.Sort, "-")
+	var all []found
 	a.deps.Devices.All(func(d fleet.Device) bool {
 		if !match(&d) {
 			return true
 		}
-		seen := s.lastSeen[d.ID]
-		status := a.deviceStatus(d, seen, now)
-		if in.Status != "" && in.Status != status {
-			return true
+		f := found{id: d.ID, seen: s.lastSeen[d.ID]}
+		f.status = a.deviceStatus(d, f.seen, now)
+		if in.Status == "" || in.Status == f.status {
+			f.key = sortKey(by, &d, f.seen)
+			all = append(all, f)
 		}
-		found = append(found, DeviceSummary{Device: deviceView(d), Status: status, LastSeenAt: seen})
 		return true
 	})
-	out, err := paged(found, in.Sort, in.Cursor, in.Limit, func(d *DeviceSummary, by string) (string, string) {
-		switch by {
-		case "cohort":
-			return d.Cohort, d.ID
-		case "site":
-			return d.Site, d.ID
-		case "enrolled_at":
-			return d.EnrolledAt.UTC().Format(sortableTime), d.ID
-		case "last_seen_at":
-			return d.LastSeenAt.UTC().Format(sortableTime), d.ID
-		}
-		return "", d.ID
-	})
+	p, err := paged(all, in.Sort, in.Cursor, in.Limit, func(f *found) (string, string) { return f.key, f.id })
 	if err != nil {
 		return nil, err
 	}
-	for i := range out.Items {
-		d := &out.Items[i]
-		if q, ok := s.held[d.ID]; ok {
-			d.Quarantine = &QuarantineMark{Level: q.Level, State: q.State}
+	out := fleet.Page[DeviceSummary]{Items: make([]DeviceSummary, 0, len(p.Items)), Next: p.Next, Total: p.Total}
+	for _, f := range p.Items {
+		d, ok := a.deps.Devices.Get(f.id)
+		if !ok {
+			continue // gone meanwhile
 		}
-		d.OpenIncident = a.openIncident(d.ID)
+		line := DeviceSummary{Device: deviceView(d), Status: f.status, LastSeenAt: f.seen, OpenIncident: a.openIncident(d.ID)}
+		if q, held := s.held[d.ID]; held {
+			line.Quarantine = &QuarantineMark{Level: q.Level, State: q.State}
+		}
+		out.Items = append(out.Items, line)
 	}
 	return &listDevicesOutput{Body: out}, nil
+}
+
+func sortKey(by string, d *fleet.Device, seen time.Time) string {
+	switch by {
+	case "cohort":
+		return d.Cohort
+	case "site":
+		return d.Site
+	case "enrolled_at":
+		return d.EnrolledAt.UTC().Format(sortableTime)
+	case "last_seen_at":
+		return seen.UTC().Format(sortableTime)
+	}
+	return "" // by id
 }
 
 func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
@@ -84,13 +98,13 @@ func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
 // sortableTime sorts as text in the order of time.
 const sortableTime = "2006-01-02T15:04:05.000000000"
 
-// paged sorts items and cuts a page out of them. key gives the sort key by a
-// field and the id, which breaks ties. A cursor is the place of the last item
+// paged sorts items and cuts a page out of them. key gives the sort key and
+// the id, which breaks ties. A cursor is the place of the last item
 // of the page before, so that items which come or go in between neither
 // repeat nor hide others.
-func paged[T any](items []T, sort, cursor string, limit int, key func(item *T, by string) (string, string)) (fleet.Page[T], error) {
+func paged[T any](items []T, sort, cursor string, limit int, key func(item *T) (key, id string)) (fleet.Page[T], error) {
 	page := fleet.Page[T]{Items: []T{}, Total: uint64(len(items))}
-	by, descending := strings.CutPrefix(sort, "-")
+	descending := strings.HasPrefix(sort, "-")
 	type place struct {
 		key, id string
 		item    *T
@@ -104,7 +118,7 @@ func paged[T any](items []T, sort, cursor string, limit int, key func(item *T, b
 	}
 	places := make([]place, len(items))
 	for i := range items {
-		k, id := key(&items[i], by)
+		k, id := key(&items[i])
 		places[i] = place{k, id, &items[i]}
 	}
 	slices.SortFunc(places, compare)

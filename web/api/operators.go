@@ -2,16 +2,18 @@ package api
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"cordon/internal/operator"
 )
 
 func (a *API) signIn(ctx context.Context, in *signInInput) (*sessionOutput, error) {
+	name := strings.ToLower(strings.TrimSpace(in.Body.Name))
 	if done, ok := ctx.Value(keyAct).(*act); ok {
-		done.actor = in.Body.Name
+		done.actor = name
 	}
-	p, secret, err := a.deps.Operators.SignIn(ctx, in.Body.Name, in.Body.Password, source(ctx))
+	p, secret, err := a.deps.Operators.SignIn(ctx, name, in.Body.Password, source(ctx))
 	if err != nil {
 		return nil, err
 	}

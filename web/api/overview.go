@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -80,8 +81,8 @@ func (a *API) changes() []Change {
 // todo says what a person should do next, the most urgent first.
 func todo(s snapshot, o Overview, now time.Time) []Todo {
 	list := []Todo{}
-	for _, q := range s.held {
-		if q.State == fleet.Failed {
+	for _, device := range slices.Sorted(maps.Keys(s.held)) {
+		if q := s.held[device]; q.State == fleet.Failed {
 			list = append(list, Todo{"Check the quarantine of " + q.Device, cmp.Or(q.Failure, "it could not be proven; the device is still denied"), "/devices/" + q.Device, fleet.Critical})
 		}
 	}

@@ -72,7 +72,7 @@ func (a *API) listQuarantines(ctx context.Context, in *listQuarantinesInput) (*l
 			active = append(active, q)
 		}
 	}
-	p, err := paged(active, "-requested_at", in.Cursor, in.Limit, func(q *fleet.Quarantine, _ string) (string, string) {
+	p, err := paged(active, "-requested_at", in.Cursor, in.Limit, func(q *fleet.Quarantine) (string, string) {
 		return q.RequestedAt.UTC().Format(sortableTime), q.ID
 	})
 	if err != nil {
