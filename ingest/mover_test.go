@@ -5,6 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,19 +59,21 @@ func (r *rig) device(id string) (fleet.Device, bool) {
 // run is a mover at work.
 type run struct {
 	*ingest.Mover
-	t      testing.TB
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
+	registry *prometheus.Registry
+	t        testing.TB
+	cancel   context.CancelFunc
+	done     chan struct{}
+	err      error
 }
 
 func (r *rig) start() *run {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	registry := prometheus.NewRegistry()
 	m := ingest.New(r.cfg, ingest.Deps{
-		Bus: r.bus, Store: r.into, Device: r.device, Permanent: r.perm, Registry: prometheus.NewRegistry(),
+		Bus: r.bus, Store: r.into, Device: r.device, Permanent: r.perm, Registry: registry,
 	})
-	out := &run{Mover: m, t: r.t, cancel: cancel, done: make(chan struct{})}
+	out := &run{Mover: m, registry: registry, t: r.t, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		out.err = m.Run(ctx)
 		close(out.done)
@@ -203,6 +209,41 @@ func TestMover_storesEverythingOnce(t *testing.T) {
 		s := m.Status()
 		return s.Healthy && s.Lag == 0
 	}, 10*time.Second, 20*time.Millisecond)
+	require.Equal(t, map[string]float64{
+		"messages_received_total FLEET":    500 + 51 + 8,
+		"records_decoded_total reading":    500*20 + 2,
+		"records_decoded_total event":      2,
+		"rows_stored_total telemetry":      500*20 + 2,
+		"rows_stored_total audit":          2,
+		"rows_stored_total dead_letter":    2,
+		"dead_letters_total not_finite":    1,
+		"dead_letters_total too_old":       1,
+		"duplicate_messages_dropped_total": 52,
+		"receipts_sent_total":              3,
+		"blocks_redone_total":              0,
+		"stream_trims_total":               0,
+	}, m.counters())
+}
+
+// counters are the mover's counters, by name and label.
+func (m *run) counters() map[string]float64 {
+	m.t.Helper()
+	families, err := m.registry.Gather()
+	require.NoError(m.t, err)
+	out := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if metric.GetCounter() == nil {
+				continue
+			}
+			name := strings.TrimPrefix(family.GetName(), "cordon_ingest_")
+			for _, label := range metric.GetLabel() {
+				name += " " + label.GetValue()
+			}
+			out[name] = metric.GetCounter().GetValue()
+		}
+	}
+	return out
 }
 
 var errCrash = errors.New("crash")
@@ -407,4 +448,60 @@ func TestMover_waitsForAStoreThatRefusesEverything(t *testing.T) {
 	away.Unlock()
 	r.settled("w1", 100, 0, 0)
 	require.Eventually(t, func() bool { return m.Status().Healthy }, 10*time.Second, 20*time.Millisecond)
+}
+
+// Crashes at random points, with random block borders, resent messages and
+// checkpoints; the seed is printed, CORDON_SEED repeats one.
+func TestMover_randomCrashes(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("CORDON_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	rounds := 12
+	if os.Getenv("CORDON_SOAK") != "" {
+		rounds = 500
+	}
+	t.Logf("CORDON_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choices
+	r := newRig(t)
+	points := []string{
+		ingest.FaultBlock, ingest.FaultIntent, ingest.FaultTelemetry, ingest.FaultAudit, ingest.FaultInserted, ingest.FaultAcked, ingest.FaultCheckpoint,
+	}
+	var last, events, dead uint64
+	for range rounds {
+		r.cfg.MaxMessages = 1 + rng.IntN(200)
+		r.cfg.CheckpointEvery = time.Duration(rng.IntN(2)) * time.Hour
+		point, left := points[rng.IntN(len(points))], rng.IntN(8)
+		r.cfg.Fault = func(stream, at string) error {
+			if stream != bus.StreamFleet || at != point {
+				return nil
+			}
+			if left--; left >= 0 {
+				return nil
+			}
+			return errCrash
+		}
+		m := r.start()
+		for range 1 + rng.IntN(4) {
+			n := uint64(1 + rng.IntN(200))
+			r.telemetry("x1", "b", last+1, last+n, 3)
+			last += n
+			if back := uint64(rng.IntN(400)); back < last {
+				r.telemetry("x1", "b", last-back, last, 3)
+			}
+			r.publish("fleet.audit.x1", []byte("line"), nil)
+			r.publish("fleet.telemetry.x1", []byte("{"), nil)
+			events, dead = events+1, dead+1
+		}
+		select {
+		case <-m.done:
+		case <-time.After(300 * time.Millisecond):
+		}
+		m.stop()
+	}
+	r.cfg.Fault = nil
+	r.start()
+	r.settled("x1", last*3, events, dead)
 }

@@ -14,6 +14,9 @@ import (
 	"cordon/internal/fleet"
 )
 
+// watchLag is how far the watch of the registry may be behind.
+const watchLag = 10 * time.Second
+
 // devices follows the registry, so that a revoked, retired or re-certified
 // device loses its old connections at once.
 type devices struct {
@@ -126,6 +129,8 @@ func (d *devices) objection(l bus.Live, serial string) (why string, silent bool)
 	now, known := d.known[l.Device]
 	d.mu.Unlock()
 	switch {
+	case !known && time.Since(l.StartedAt) < watchLag:
+		return "", false // enrolled a moment ago
 	case !known:
 		return string(unknown), true
 	case now.state == fleet.Revoked, now.state == fleet.Retired:

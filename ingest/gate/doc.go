@@ -20,5 +20,19 @@
 //
 // A broker publishes an MQTT client's will when it kicks the client. The gate
 // drops the session first, which makes the broker forget the will
-// (bus.DropSession).
+// (bus.DropSession). Its session is held back by the broker for about two
+// seconds after that: a released MQTT client comes back with its second try.
+//
+// Known limits:
+//   - Within account DEVICES a device may name any reply subject, and
+//     JetStream's acknowledgement {"stream","seq"} goes there: it can make one
+//     appear on another device's telemetry, on control subjects and on the
+//     broker's MQTT session subjects, though never with a text of its own.
+//     Readers of the log refuse it as a record; seq names the message whose
+//     sender did it. JetStream's API and account CORDON are out of reach.
+//   - The proof covers open callouts of this gate only. Where several gates
+//     run, each kicks what it admitted, but one does not wait for another's
+//     open callouts.
+//   - The broker takes no limit on subscriptions from a callout, so a device
+//     may hold any number on its own subjects.
 package gate

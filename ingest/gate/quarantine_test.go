@@ -15,6 +15,7 @@ import (
 	"cordon/ingest/gate/gatetest"
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
+	"cordon/internal/identity"
 )
 
 func TestGate_isolateCutsNATS(t *testing.T) {
@@ -214,9 +215,15 @@ func TestGate_revocationCutsAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	client, err := w.MQTT(t, "d2", w.Device(t, "d2"), func(o *mqtt.ClientOptions) { o.SetWill("fleet/telemetry/d2", "x", 0, false) })
 	require.NoError(t, err)
+	cloned, err := w.NATS(t, "d3", w.Device(t, "d3"))
+	require.NoError(t, err)
 	require.NoError(t, w.Registry.Revoke(t.Context(), "d1", "ada", "stolen"))
 	require.NoError(t, w.Registry.Retire(t.Context(), "d2", "ada", "scrapped"))
-	require.Eventually(t, func() bool { return !conn.IsConnected() && !client.IsConnectionOpen() }, patience, poll)
+	w.Enroll(t, identity.Enrolment{ID: "d3", Reissue: true})
+	require.Eventually(t, func() bool {
+		return !conn.IsConnected() && !client.IsConnectionOpen() && !cloned.IsConnected()
+	}, patience, poll)
+	require.Eventually(t, func() bool { return w.Refused(t, "superseded") > 0 }, patience, poll)
 	require.Eventually(t, func() bool { return w.Refused(t, "revoked") > 0 }, patience, poll)
 	require.Zero(t, w.Stored(t, "fleet.telemetry.d2"))
 }
