@@ -276,7 +276,7 @@ func (s *Sender) settle(ctx context.Context, flying []flight) {
 	for _, f := range flying {
 		select {
 		case <-f.future.Ok():
-		case <-f.future.Err():
+		case <-f.future.Err(): //nolint:errcheck // it is sent again either way
 		case <-ctx.Done():
 			return
 		}

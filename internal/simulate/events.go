@@ -31,7 +31,7 @@ func (f *Fleet) Events(device int, from, to time.Time) Log {
 		case BruteForce:
 			a.bruteForce(d, &l, from, to)
 		case Tamper:
-			a.tamper(d, &l, from, to)
+			a.tamper(&l, from, to)
 		case FirmwareSwap:
 			a.firmware(d, &l, from, to)
 		}
@@ -97,7 +97,7 @@ func (a *Attack) bruteForce(d *device, l *Log, from, to time.Time) {
 	}
 }
 
-func (a *Attack) tamper(d *device, l *Log, from, to time.Time) {
+func (a *Attack) tamper(l *Log, from, to time.Time) {
 	for i, e := range []fleet.AuditEvent{
 		{Activity: "tamper", Program: "enclosure", Message: "enclosure opened: tamper switch released", Fields: map[string]string{"sensor": "tamper-switch"}},
 		{Activity: "change", Program: "integrity", Message: "file /etc/shadow changed outside of an update", Fields: map[string]string{"path": "/etc/shadow"}},
