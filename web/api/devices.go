@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"slices"
@@ -17,42 +16,31 @@ import (
 // device; without an answer the page says so.
 const knowTime = 1500 * time.Millisecond
 
-// found is a device of a list before it is cut into pages.
-type found struct {
-	id, key, status string
-	seen            time.Time
-}
-
 func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevicesOutput, error) {
 	s := a.view.get(ctx)
 	now := a.deps.Clock()
 	match := in.matcher()
 	by := strings.TrimPrefix(in.Sort, "-")
-	var all []found
+	var all []placed[string]
 	a.deps.Devices.All(func(d fleet.Device) bool {
-		if !match(&d) {
-			return true
-		}
-		f := found{id: d.ID, seen: s.lastSeen[d.ID]}
-		f.status = a.deviceStatus(d, f.seen, now)
-		if in.Status == "" || in.Status == f.status {
-			f.key = sortKey(by, &d, f.seen)
-			all = append(all, f)
+		if match(&d) && (in.Status == "" || in.Status == a.deviceStatus(d, s.lastSeen[d.ID], now)) {
+			all = append(all, placed[string]{sortKey(by, &d, s.lastSeen), d.ID, d.ID})
 		}
 		return true
 	})
-	p, err := paged(all, in.Sort, in.Cursor, in.Limit, func(f *found) (string, string) { return f.key, f.id })
+	p, err := paged(all, in.Sort, in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	out := fleet.Page[DeviceSummary]{Items: make([]DeviceSummary, 0, len(p.Items)), Next: p.Next, Total: p.Total}
-	for _, f := range p.Items {
-		d, ok := a.deps.Devices.Get(f.id)
+	for _, id := range p.Items {
+		d, ok := a.deps.Devices.Get(id)
 		if !ok {
 			continue // gone meanwhile
 		}
-		line := DeviceSummary{Device: deviceView(d), Status: f.status, LastSeenAt: f.seen, OpenIncident: a.openIncident(d.ID)}
-		if q, held := s.held[d.ID]; held {
+		seen := s.lastSeen[id]
+		line := DeviceSummary{Device: deviceView(d), Status: a.deviceStatus(d, seen, now), LastSeenAt: seen, OpenIncident: a.openIncident(id)}
+		if q, held := s.held[id]; held {
 			line.Quarantine = &QuarantineMark{Level: q.Level, State: q.State}
 		}
 		out.Items = append(out.Items, line)
@@ -60,7 +48,7 @@ func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevic
 	return &listDevicesOutput{Body: out}, nil
 }
 
-func sortKey(by string, d *fleet.Device, seen time.Time) string {
+func sortKey(by string, d *fleet.Device, seen map[string]time.Time) string {
 	switch by {
 	case "cohort":
 		return d.Cohort
@@ -69,7 +57,7 @@ func sortKey(by string, d *fleet.Device, seen time.Time) string {
 	case "enrolled_at":
 		return d.EnrolledAt.UTC().Format(sortableTime)
 	case "last_seen_at":
-		return seen.UTC().Format(sortableTime)
+		return seen[d.ID].UTC().Format(sortableTime)
 	}
 	return "" // by id
 }
@@ -98,28 +86,28 @@ func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
 // sortableTime sorts as text in the order of time.
 const sortableTime = "2006-01-02T15:04:05.000000000"
 
-// paged sorts items and cuts a page out of them. key gives the sort key and
-// the id, which breaks ties. A cursor is the place of the last item
-// of the page before, so that items which come or go in between neither
-// repeat nor hide others.
-func paged[T any](items []T, sort, cursor string, limit int, key func(item *T) (key, id string)) (fleet.Page[T], error) {
-	page := fleet.Page[T]{Items: []T{}, Total: uint64(len(items))}
+// placed is an item with its place in a list: the sort key, and the id, which
+// breaks ties.
+type placed[T any] struct {
+	key, id string
+	item    T
+}
+
+// paged sorts places and cuts a page out of them. A cursor is the place of the
+// last item of the page before, so that items which come or go in between
+// neither repeat nor hide others.
+func paged[T any](places []placed[T], sort, cursor string, limit int) (fleet.Page[T], error) {
+	page := fleet.Page[T]{Items: []T{}, Total: uint64(len(places))}
 	descending := strings.HasPrefix(sort, "-")
-	type place struct {
-		key, id string
-		item    *T
-	}
-	compare := func(a, b place) int {
-		order := cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.id, b.id))
+	compare := func(a, b placed[T]) int {
+		order := strings.Compare(a.key, b.key)
+		if order == 0 {
+			order = strings.Compare(a.id, b.id)
+		}
 		if descending {
 			return -order
 		}
 		return order
-	}
-	places := make([]place, len(items))
-	for i := range items {
-		k, id := key(&items[i])
-		places[i] = place{k, id, &items[i]}
 	}
 	slices.SortFunc(places, compare)
 	if cursor != "" {
@@ -128,7 +116,7 @@ func paged[T any](items []T, sort, cursor string, limit int, key func(item *T) (
 		if err != nil || len(parts) != 3 || parts[0] != sort {
 			return page, fleet.Errorf(fleet.CodeInvalid, "the cursor does not belong to this list and sort: start again without it").On("query.cursor")
 		}
-		start, exact := slices.BinarySearchFunc(places, place{key: parts[1], id: parts[2]}, compare)
+		start, exact := slices.BinarySearchFunc(places, placed[T]{key: parts[1], id: parts[2]}, compare)
 		if exact {
 			start++
 		}
@@ -140,7 +128,7 @@ func paged[T any](items []T, sort, cursor string, limit int, key func(item *T) (
 			page.Next = base64.RawURLEncoding.EncodeToString([]byte(sort + "\x00" + last.key + "\x00" + last.id))
 			break
 		}
-		page.Items = append(page.Items, *p.item)
+		page.Items = append(page.Items, p.item)
 	}
 	return page, nil
 }

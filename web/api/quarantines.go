@@ -66,15 +66,13 @@ func (a *API) listQuarantines(ctx context.Context, in *listQuarantinesInput) (*l
 		}
 		return &listQuarantinesOutput{Body: page(rows)}, nil
 	}
-	var active []fleet.Quarantine
+	var active []placed[fleet.Quarantine]
 	for _, q := range a.deps.Quarantines.List() {
 		if q.Active() && (in.Device == "" || q.Device == in.Device) {
-			active = append(active, q)
+			active = append(active, placed[fleet.Quarantine]{q.RequestedAt.UTC().Format(sortableTime), q.ID, q})
 		}
 	}
-	p, err := paged(active, "-requested_at", in.Cursor, in.Limit, func(q *fleet.Quarantine) (string, string) {
-		return q.RequestedAt.UTC().Format(sortableTime), q.ID
-	})
+	p, err := paged(active, "-requested_at", in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
 	}
