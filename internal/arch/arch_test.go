@@ -34,8 +34,8 @@ var allowed = map[string][]string{
 	"detect":               {"internal/fleet", "internal/bus", "internal/store", "detect"},
 	"detect/rule":          {"internal/fleet", "detect/rule"},
 	"detect/threshold":     {"internal/fleet", "detect/rule"},
-	"detect/baseline":      {"internal/fleet", "detect/rule"},
-	"detect/engine":        {"internal/fleet", "detect/rule", "detect/threshold", "detect/baseline"},
+	"detect/baseline":      {"internal/fleet", "detect/rule", "detect/wire"},
+	"detect/engine":        {"internal/fleet", "detect/rule", "detect/threshold", "detect/baseline", "detect/wire"},
 	"detect/replay":        {"internal/fleet", "detect"},
 	"alert":                {"internal/fleet", "internal/bus"},
 	"web":                  {"internal/fleet", "internal/bus", "internal/store", "internal/identity", "internal/operator", "web"},
@@ -63,7 +63,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide; they do no I/O, read no clock and start nothing.
-var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/threshold", "detect/baseline", "detect/engine"}
+var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/threshold", "detect/baseline", "detect/engine", "detect/wire"}
 
 var impureImports = []string{"os", "net", "net/http", "os/exec", "io/ioutil", "log", "github.com/nats-io/nats.go"}
 

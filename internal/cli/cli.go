@@ -46,6 +46,9 @@ type root struct {
 	Replay   ReplayCmd   `cmd:"" help:"Play recorded series and logs as devices, over real connections."`
 	Simulate SimulateCmd `cmd:"" help:"Stream a fleet that does not exist, with labelled attacks."`
 
+	Rules RulesCmd `cmd:"" help:"Rules: list, check, test, set the mode."`
+	Eval  EvalCmd  `cmd:"" help:"What the detector says about recorded data, for scorers."`
+
 	Version VersionCmd `cmd:"" help:"Print the version."`
 	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
 }
