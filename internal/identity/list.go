@@ -28,8 +28,11 @@ type Filter struct {
 func (r *Registry) Get(id string) (fleet.Device, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	d, ok := r.devices[id]
-	return d.device, ok
+	h, ok := r.devices[id]
+	if !ok {
+		return fleet.Device{}, false
+	}
+	return h.device, true
 }
 
 // Count is the number of devices in memory.
@@ -44,8 +47,8 @@ func (r *Registry) Count() int {
 func (r *Registry) All(visit func(fleet.Device) bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, id := range r.ids {
-		if !visit(r.devices[id].device) {
+	for _, h := range r.sorted {
+		if !visit(h.device) {
 			return
 		}
 	}
@@ -75,18 +78,19 @@ func (r *Registry) List(filter Filter, sort, cursor string, limit int) (fleet.Pa
 	if filter.empty() && (sort == "" || sort == "id") {
 		return r.listAll(page, after, limit), nil
 	}
-	var found []position
-	for _, id := range r.ids {
-		device := r.devices[id].device
-		if filter.match(&device) {
-			found = append(found, position{order.key(&device), id})
+	var found []place
+	for _, h := range r.sorted {
+		if filter.match(h) {
+			found = append(found, place{position{order.key(&h.device), h.device.ID}, h})
 		}
 	}
 	page.Total = uint64(len(found))
-	slices.SortFunc(found, order.compare) // already sorted when by id
+	if sort != "" && sort != "id" { // else it is sorted already
+		slices.SortFunc(found, func(a, b place) int { return order.compare(a.position, b.position) })
+	}
 	start := 0
 	if after != nil {
-		at, exact := slices.BinarySearchFunc(found, *after, order.compare)
+		at, exact := slices.BinarySearchFunc(found, *after, func(p place, to position) int { return order.compare(p.position, to) })
 		start = at
 		if exact {
 			start++
@@ -94,7 +98,7 @@ func (r *Registry) List(filter Filter, sort, cursor string, limit int) (fleet.Pa
 	}
 	end := min(start+limit, len(found))
 	for _, p := range found[start:end] {
-		page.Items = append(page.Items, Public(r.devices[p.id].device))
+		page.Items = append(page.Items, Public(p.held.device))
 	}
 	if end < len(found) {
 		page.Next = found[end-1].cursor()
@@ -102,24 +106,30 @@ func (r *Registry) List(filter Filter, sort, cursor string, limit int) (fleet.Pa
 	return page, nil
 }
 
+// place is a device at its position.
+type place struct {
+	position
+	held *held
+}
+
 // listAll is the page of an unfiltered list by id, whatever the size of the
 // fleet.
 func (r *Registry) listAll(page fleet.Page[fleet.Device], after *position, limit int) fleet.Page[fleet.Device] {
 	start := 0
 	if after != nil {
-		at, exact := slices.BinarySearch(r.ids, after.id)
+		at, exact := r.search(after.id)
 		start = at
 		if exact {
 			start++
 		}
 	}
-	end := min(start+limit, len(r.ids))
-	for _, id := range r.ids[start:end] {
-		page.Items = append(page.Items, Public(r.devices[id].device))
+	end := min(start+limit, len(r.sorted))
+	for _, h := range r.sorted[start:end] {
+		page.Items = append(page.Items, Public(h.device))
 	}
-	page.Total = uint64(len(r.ids))
-	if end < len(r.ids) {
-		page.Next = position{"", r.ids[end-1]}.cursor()
+	page.Total = uint64(len(r.sorted))
+	if end < len(r.sorted) {
+		page.Next = position{"", r.sorted[end-1].device.ID}.cursor()
 	}
 	return page
 }
@@ -192,7 +202,8 @@ func parseOrder(sort string) (order, error) {
 	return o, nil
 }
 
-func (f Filter) match(d *fleet.Device) bool {
+func (f Filter) match(h *held) bool {
+	d := &h.device
 	if f.Cohort != "" && f.Cohort != d.Cohort || f.Site != "" && f.Site != d.Site ||
 		f.Model != "" && f.Model != d.Model || f.State != "" && f.State != d.State {
 		return false
@@ -202,15 +213,7 @@ func (f Filter) match(d *fleet.Device) bool {
 			return false
 		}
 	}
-	if f.Query == "" {
-		return true
-	}
-	for _, text := range append([]string{d.ID, d.Cohort, d.Site, d.Model, d.Firmware, d.Owner}, d.Tags...) {
-		if strings.Contains(strings.ToLower(text), f.Query) {
-			return true
-		}
-	}
-	return false
+	return f.Query == "" || strings.Contains(h.text, f.Query)
 }
 
 // Facets counts devices by cohort, site, model, state and tag. The maps are
@@ -221,17 +224,19 @@ func (r *Registry) Facets() map[string]map[string]int {
 	if r.facets != nil && r.facetsAt == r.version {
 		return r.facets
 	}
-	facets := map[string]map[string]int{"cohort": {}, "site": {}, "model": {}, "state": {}, "tag": {}}
+	cohorts, sites, models, states, tags := map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
 	for _, h := range r.devices {
-		d := h.device
-		for name, value := range map[string]string{"cohort": d.Cohort, "site": d.Site, "model": d.Model, "state": string(d.State)} {
-			if value != "" {
-				facets[name][value]++
-			}
+		cohorts[h.device.Cohort]++
+		sites[h.device.Site]++
+		models[h.device.Model]++
+		states[string(h.device.State)]++
+		for _, tag := range h.device.Tags {
+			tags[tag]++
 		}
-		for _, tag := range d.Tags {
-			facets["tag"][tag]++
-		}
+	}
+	facets := map[string]map[string]int{"cohort": cohorts, "site": sites, "model": models, "state": states, "tag": tags}
+	for _, counts := range facets {
+		delete(counts, "")
 	}
 	r.facets, r.facetsAt = facets, r.version
 	return facets

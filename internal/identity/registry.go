@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,8 +56,8 @@ type Registry struct {
 	kv       jetstream.KeyValue
 
 	mu        sync.RWMutex
-	devices   map[string]held
-	ids       []string // sorted once loaded
+	devices   map[string]*held
+	sorted    []*held // by id, once loaded
 	loaded    bool
 	version   uint64          // grows with every change of the view
 	published map[uint64]bool // revisions that this process put on the log
@@ -64,9 +65,21 @@ type Registry struct {
 	facetsAt  uint64
 }
 
+// held is a device in the view; it is replaced, never changed.
 type held struct {
 	device   fleet.Device
 	revision uint64
+	text     string // what Filter.Query is looked for in
+}
+
+func hold(device fleet.Device, revision uint64) *held {
+	text := append([]string{device.ID, device.Cohort, device.Site, device.Model, device.Firmware, device.Owner}, device.Tags...)
+	return &held{device, revision, strings.ToLower(strings.Join(text, "\n"))}
+}
+
+// search finds an id's place in the sorted view.
+func (r *Registry) search(id string) (int, bool) {
+	return slices.BinarySearchFunc(r.sorted, id, func(h *held, id string) int { return strings.Compare(h.device.ID, id) })
 }
 
 // NewRegistry makes an inert registry; writes work at once, reads from memory
@@ -75,7 +88,7 @@ func NewRegistry(cfg Config, deps Deps) *Registry {
 	return &Registry{
 		cfg: cfg, deps: deps,
 		ready:     make(chan struct{}),
-		devices:   map[string]held{},
+		devices:   map[string]*held{},
 		published: map[uint64]bool{},
 		journal:   deps.Bus.NewJournal(positionKey, deps.Log),
 	}
@@ -164,8 +177,8 @@ func (r *Registry) observe(entry jetstream.KeyValueEntry) (fleet.Device, error) 
 		defer r.mu.Unlock()
 		if old, ok := r.devices[device.ID]; ok && old.revision < entry.Revision() {
 			delete(r.devices, device.ID)
-			if i, found := slices.BinarySearch(r.ids, device.ID); found && r.loaded {
-				r.ids = slices.Delete(r.ids, i, i+1)
+			if i, found := r.search(device.ID); found && r.loaded {
+				r.sorted = slices.Delete(r.sorted, i, i+1)
 			}
 			r.version++
 		}
@@ -181,27 +194,30 @@ func (r *Registry) observe(entry jetstream.KeyValueEntry) (fleet.Device, error) 
 func (r *Registry) put(device fleet.Device, revision uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old, known := r.devices[device.ID]
-	if known && old.revision >= revision {
+	if old, known := r.devices[device.ID]; known && old.revision >= revision {
 		return
 	}
-	r.devices[device.ID] = held{device, revision}
+	h := hold(device, revision)
+	r.devices[device.ID] = h
 	r.version++
-	if known || !r.loaded {
-		return // the ids are collected when loading ends
+	if !r.loaded {
+		return // sorted when loading ends
 	}
-	i, _ := slices.BinarySearch(r.ids, device.ID)
-	r.ids = slices.Insert(r.ids, i, device.ID)
+	if i, found := r.search(device.ID); found {
+		r.sorted[i] = h
+	} else {
+		r.sorted = slices.Insert(r.sorted, i, h)
+	}
 }
 
 func (r *Registry) finishLoading() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ids = r.ids[:0]
-	for id := range r.devices {
-		r.ids = append(r.ids, id)
+	r.sorted = make([]*held, 0, len(r.devices))
+	for _, h := range r.devices {
+		r.sorted = append(r.sorted, h)
 	}
-	slices.Sort(r.ids)
+	slices.SortFunc(r.sorted, func(a, b *held) int { return strings.Compare(a.device.ID, b.device.ID) })
 	if !r.loaded {
 		r.loaded = true
 		close(r.ready)
