@@ -59,7 +59,7 @@ func (d *Detector) Status() fleet.StageStatus {
 	d.mu.Lock()
 	devices, streams := d.engine.Size()
 	rules := len(d.engine.Rules())
-	rejected := d.engine.Rejected()
+	rejected, learning := d.engine.Rejected(), d.engine.Learning()
 	d.mu.Unlock()
 	d.state.Lock()
 	told := d.told
@@ -68,7 +68,7 @@ func (d *Detector) Status() fleet.StageStatus {
 	s := fleet.StageStatus{
 		Stage: "detect", Healthy: told.running && told.problem == "", Lag: told.pending, PerSecond: d.rate.PerSecond(now),
 		Counters: map[string]float64{
-			"devices": float64(devices), "streams": float64(streams), "rules": float64(rules), "messages": float64(told.messages),
+			"devices": float64(devices), "devices_learning": float64(learning), "streams": float64(streams), "rules": float64(rules), "messages": float64(told.messages),
 			"findings": float64(told.findings), "rules_rejected": float64(rejected), "checkpoint_bytes": float64(told.snapshot),
 			"checkpoint_pause_ms": float64(told.pause.Microseconds()) / 1000,
 		},

@@ -65,3 +65,14 @@ func need(samples uint32, seconds int64) string {
 	}
 	return span(seconds*1000) + " more, to see a whole day"
 }
+
+// Learning is how many devices have a baseline that is not ready yet.
+func (e *Engine) Learning() int {
+	n := 0
+	for _, d := range e.order {
+		if slices.ContainsFunc(d.streams, func(s *stream) bool { return s.model != nil && !s.model.Ready(&e.cfg.Baseline) }) {
+			n++
+		}
+	}
+	return n
+}
