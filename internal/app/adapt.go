@@ -12,9 +12,11 @@ import (
 	"cordon/alert/incident"
 	"cordon/alert/notify"
 	"cordon/detect"
+	"cordon/detect/replay"
 	"cordon/detect/rule"
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
+	"cordon/internal/store"
 	"cordon/web/api"
 )
 
@@ -106,6 +108,7 @@ func (c catalogue) SetMode(ctx context.Context, id string, mode fleet.Mode, acto
 func (p *platform) insight(d *detect.Detector) api.Insight {
 	in := api.Insight{
 		Stages:      p.stages,
+		Expected:    p.expected,
 		Connections: p.bus.Connections,
 		Baselines: func(ctx context.Context, device string) ([]fleet.BaselineState, error) {
 			if d != nil {
@@ -115,4 +118,27 @@ func (p *platform) insight(d *detect.Detector) api.Insight {
 		},
 	}
 	return in
+}
+
+// expected is the band of a chart: the device's own baseline, run over its
+// stored history.
+func (p *platform) expected(ctx context.Context, device, metric string, from, to time.Time, points int) ([]api.Band, error) {
+	zone := time.UTC
+	if d, ok := p.devices.Get(device); ok && d.TimeZone != "" {
+		if known, err := time.LoadLocation(d.TimeZone); err == nil {
+			zone = known
+		}
+	}
+	scan := func(ctx context.Context, device, metric string, from, to time.Time, yield func(fleet.Record) error) error {
+		return p.store.Scan(ctx, store.ScanQuery{Device: device, Metric: metric, From: from, To: to}, yield)
+	}
+	bands, err := replay.Expected(ctx, scan, replay.Query{Device: device, Metric: metric, Zone: zone, From: from, To: to, Points: points})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Band, len(bands))
+	for i, b := range bands {
+		out[i] = api.Band{At: b.At, Low: b.Low, High: b.High, Center: b.Center, Learning: b.State != "ready"}
+	}
+	return out, nil
 }

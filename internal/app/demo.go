@@ -21,7 +21,7 @@ import (
 )
 
 // demoArmed are the rules that may quarantine in the demo.
-var demoArmed = []string{"exfiltration", "botnet-scan", "cryptominer"}
+var demoArmed = []string{"unusual-upload", "destination-scan", "processor-use-unusual", "tamper"}
 
 // DemoConfig is what cordon up --demo shows.
 type DemoConfig struct {
