@@ -65,7 +65,7 @@ func TestServe_oneProcessPerRoleOnExternalServers(t *testing.T) {
 
 	web, data := freePort(t), filepath.Join(dir, "web")
 	environment := []string{
-		"CORDON_KEYS=" + keys, "CORDON_NATS_URL=tls://" + nats, "CORDON_CLICKHOUSE=" + strings.TrimSuffix(other.ready.ClickHouse, "/cordon")+"/served",
+		"CORDON_KEYS=" + keys, "CORDON_NATS_URL=tls://" + nats, "CORDON_CLICKHOUSE=" + strings.TrimSuffix(other.ready.ClickHouse, "/cordon") + "/served",
 		"CORDON_HTTP=" + web, "CORDON_DATA=" + data, "CORDON_DEVICE_MQTT=mqtts://" + mqtt,
 	}
 	for _, role := range []string{"ingest", "detect", "alert", "web"} {
