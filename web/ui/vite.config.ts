@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config";
 
 const outDir = "../static/dist";
 
+const api = { target: process.env.CORDON_URL ?? "http://127.0.0.1:8080", changeOrigin: true, secure: false };
+
 export default defineConfig({
   plugins: [
     react(),
@@ -24,8 +26,9 @@ export default defineConfig({
   server: {
     port: 5173,
     strictPort: true,
-    proxy: { "/api": { target: process.env.CORDON_URL ?? "http://127.0.0.1:8080", changeOrigin: true } },
+    proxy: { "/api": api },
   },
+  preview: { port: 4173, strictPort: true, proxy: { "/api": api } },
   test: {
     environment: "jsdom",
     include: ["src/**/*.test.{ts,tsx}"],

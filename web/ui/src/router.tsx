@@ -6,8 +6,9 @@ import {
   Outlet,
   redirect,
 } from "@tanstack/react-router";
-import type { DeviceFilter, IncidentFilter } from "./api/queries";
+import type { DeviceFilter } from "./api/queries";
 import { queryClient, sessionQuery } from "./api/queries";
+import type { Incident } from "./api/types";
 import { Lost, PageError } from "./shell/Lost";
 import { Shell } from "./shell/Shell";
 
@@ -74,7 +75,7 @@ const overview = createRoute({
 
 export interface IncidentSearch {
   view?: "mine" | "unassigned" | "acknowledged" | "resolved" | "all";
-  severity?: NonNullable<IncidentFilter["severity"]>;
+  severity?: Incident["severity"];
   device?: string;
   q?: string;
   sort?: "updated" | "opened";

@@ -17,6 +17,7 @@ const stale: Record<string, readonly (readonly string[])[]> = {
   finding: [["incident"], ["findings"]],
   quarantine: [["quarantines"], ["device"], ["devices"], ["overview"], ["incident"]],
   device: [["device"], ["devices"]],
+  rule: [["rules"], ["device"], ["overview"]],
   reload: [[]],
 };
 

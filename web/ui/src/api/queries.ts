@@ -1,5 +1,6 @@
 import { infiniteQueryOptions, keepPreviousData, QueryClient, queryOptions } from "@tanstack/react-query";
 import { ApiError, http, type Schemas, take } from "./client";
+import type { paths } from "./schema";
 import type { Level, Mode, Role, Verdict } from "./types";
 
 export const queryClient = new QueryClient({
@@ -61,14 +62,11 @@ export const systemQuery = queryOptions({
 
 // Incidents
 
-export interface IncidentFilter {
-  state?: "open" | "acknowledged" | "resolved" | "unresolved";
-  severity?: Schemas["Incident"]["severity"];
-  device?: string;
-  q?: string;
-  assignee?: string;
-  sort?: "severity" | "-severity" | "opened_at" | "-opened_at" | "updated_at" | "-updated_at" | "number" | "-number";
-}
+type Query<T extends keyof paths> = paths[T] extends { get: { parameters: { query?: infer Q } } }
+  ? Omit<NonNullable<Q>, "cursor" | "limit">
+  : never;
+
+export type IncidentFilter = Query<"/incidents">;
 
 export const incidentsQuery = (filter: IncidentFilter, limit = 200) =>
   infiniteQueryOptions({
@@ -103,15 +101,7 @@ export const reopen = (id: string) => take(http.POST("/incidents/{id}/reopen", {
 
 // Devices
 
-export interface DeviceFilter {
-  status?: Schemas["DeviceSummary"]["status"];
-  state?: Schemas["Device"]["state"];
-  cohort?: string;
-  site?: string;
-  model?: string;
-  tag?: string;
-  q?: string;
-}
+export type DeviceFilter = Query<"/devices">;
 
 export const devicesQuery = (filter: DeviceFilter, limit = 100) =>
   infiniteQueryOptions({

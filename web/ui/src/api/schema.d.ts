@@ -509,6 +509,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/operators/{name}/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give an operator a new one-time password; ends every session of theirs
+         * @description Needs role admin.
+         */
+        post: operations["reset-operator"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/overview": {
         parameters: {
             query?: never;
@@ -875,6 +895,8 @@ export interface components {
             kind: string;
             /** Format: double */
             latency_ms: number;
+            /** Format: date-time */
+            next_at?: string;
             receiver: string;
             state: string;
             /** Format: int64 */
@@ -1401,12 +1423,14 @@ export interface components {
             confirmed_at?: string;
             device: string;
             failure?: string;
+            finding?: string;
             id: string;
             incident?: string;
             /** @enum {string} */
             level: "observe" | "restrict" | "isolate";
             proof: components["schemas"]["Proof"];
             reason: string;
+            release_note?: string;
             /** Format: date-time */
             released_at?: string;
             released_by?: string;
@@ -1468,15 +1492,41 @@ export interface components {
             reason: string;
         };
         Receiver: {
-            /** @description Empty: all. */
+            /** @description Of incidents, that it hears of. */
             changes: string[];
+            /**
+             * Format: int64
+             * @description Since Cordon started.
+             */
+            delivered: number;
+            /**
+             * Format: int64
+             * @description Given up, since Cordon started.
+             */
+            failed: number;
+            healthy: boolean;
+            /** @description Where it is; the rest of a chat webhook's address is a secret. */
+            host: string;
             /** @description webhook or slack */
             kind: string;
+            /**
+             * Format: date-time
+             * @description Of the newest success.
+             */
+            last_at?: string;
+            /** @description Empty once it works. */
+            last_error: string;
             name: string;
-            /** @description Empty: all. */
-            severities: ("informational" | "low" | "medium" | "high" | "critical")[];
-            /** @description Scheme and host only: the path of a chat webhook is a secret. */
-            url: string;
+            /**
+             * Format: int64
+             * @description Not delivered yet.
+             */
+            pending: number;
+            /**
+             * @description The mildest that it hears of.
+             * @enum {string}
+             */
+            severity: "informational" | "low" | "medium" | "high" | "critical";
         };
         ReloadEvent: {
             reason: string;
@@ -1508,6 +1558,11 @@ export interface components {
             technique?: string;
             title: string;
             version: string;
+        };
+        RuleEvent: {
+            /** Format: date-time */
+            at: string;
+            id: string;
         };
         Series: {
             /** @description The band that the baseline expected; absent without a baseline. */
@@ -1728,6 +1783,8 @@ export interface operations {
     "list-deliveries": {
         parameters: {
             query?: {
+                /** @description Where the page starts: next of the page before. */
+                cursor?: string;
                 limit?: number;
             };
             header?: never;
@@ -2828,7 +2885,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Where the client left off. */
+                /** @description Where the client left off: what it missed is sent again, or it is told to reload. */
                 "Last-Event-ID"?: string;
             };
             path?: never;
@@ -2904,6 +2961,17 @@ export interface operations {
                          * @constant
                          */
                         event: "reload";
+                        /** @description The event ID. */
+                        id?: number;
+                        /** @description The retry time in milliseconds. */
+                        retry?: number;
+                    } | {
+                        data: components["schemas"]["RuleEvent"];
+                        /**
+                         * @description The event name.
+                         * @constant
+                         */
+                        event: "rule";
                         /** @description The event ID. */
                         id?: number;
                         /** @description The retry time in milliseconds. */
@@ -3068,15 +3136,17 @@ export interface operations {
                 /** @description Where the page starts: next of the page before. */
                 cursor?: string;
                 limit?: number;
-                /** @description unresolved: open or acknowledged. */
-                state?: "open" | "acknowledged" | "resolved" | "unresolved";
-                severity?: "informational" | "low" | "medium" | "high" | "critical";
+                /** @description open, acknowledged, resolved or a comma list of them; unresolved: open or acknowledged; all. */
+                state?: string;
+                /** @description One severity or a comma list. */
+                severity?: string;
                 device?: string;
-                /** @description Part of id, title, device, rule or actor. */
+                /** @description Words, all of which occur in id, title, device, cohort, rules, techniques, actors or assignee. */
                 q?: string;
-                /** @description An operator's name, or none. */
+                /** @description An operator's name; - means nobody. */
                 assignee?: string;
-                sort?: "severity" | "-severity" | "opened_at" | "-opened_at" | "updated_at" | "-updated_at" | "number" | "-number";
+                /** @description - is descending: the worst or newest first. */
+                sort?: "severity" | "-severity" | "opened_at" | "-opened_at" | "updated_at" | "-updated_at";
             };
             header?: never;
             path?: never;
@@ -3781,6 +3851,83 @@ export interface operations {
                 "application/json": components["schemas"]["OperatorRequest"];
             };
         };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewOperator"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "reset-operator": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The operator's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
         responses: {
             /** @description OK */
             200: {

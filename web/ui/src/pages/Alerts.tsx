@@ -48,8 +48,8 @@ export function AlertsPage() {
 }
 
 function Lede({ deliveries, receivers }: { deliveries: readonly Delivery[]; receivers: readonly Receiver[] }) {
-  const failing = receivers.filter((r) => deliveries.find((d) => d.receiver === r.name)?.state === "failed");
-  const pending = deliveries.filter((d) => d.state === "pending").length;
+  const failing = receivers.filter((r) => !r.healthy);
+  const pending = receivers.reduce((n, r) => n + r.pending, 0);
   return (
     <p className="cd-sentence">
       {receivers.length === 0 ? (
@@ -83,7 +83,7 @@ function Receivers({ receivers, deliveries }: { receivers: readonly Receiver[]; 
             <th>Kind</th>
             <th>Address</th>
             <th>State</th>
-            <th>Severities</th>
+            <th>Hears of</th>
             <th className="cd-r">Delivered</th>
             <th className="cd-r">Answers in</th>
           </tr>
@@ -98,16 +98,14 @@ function Receivers({ receivers, deliveries }: { receivers: readonly Receiver[]; 
               <tr key={r.name}>
                 <td className="cd-b">{r.name}</td>
                 <td className="cd-2">{r.kind === "slack" ? "Slack" : "Webhook, signed"}</td>
-                <td className="cd-mono cd-2">{r.url}</td>
+                <td className="cd-mono cd-2">{r.host}</td>
                 <td>
-                  <Answer d={own[0]} idle="Ready" />
+                  <Health r={r} />
                 </td>
                 <td className="cd-2">
-                  {r.severities.length === 0
-                    ? "all"
-                    : r.severities.map((s) => severityWord[s].toLowerCase()).join(", ")}
+                  {r.severity === "informational" ? "all" : `${severityWord[r.severity].toLowerCase()} and worse`}
                 </td>
-                <td className="cd-r cd-num">{done.length.toLocaleString()}</td>
+                <td className="cd-r cd-num">{r.delivered.toLocaleString()}</td>
                 <td className="cd-r cd-num">{middle === undefined ? "" : took(middle)}</td>
               </tr>
             );
@@ -118,8 +116,24 @@ function Receivers({ receivers, deliveries }: { receivers: readonly Receiver[]; 
   );
 }
 
-function Answer({ d, idle }: { d: Delivery | undefined; idle?: string }) {
-  if (!d) return <span className="cd-2">{idle}</span>;
+function Health({ r }: { r: Receiver }) {
+  if (r.healthy && r.pending === 0) {
+    return (
+      <span className="cd-chip cd-expected">
+        <IconCircleCheck size={14} aria-hidden="true" /> Healthy
+      </span>
+    );
+  }
+  return (
+    <span className={`cd-chip ${r.healthy ? "cd-high" : "cd-critical"}`} title={r.last_error}>
+      <IconAlertTriangle size={14} aria-hidden="true" />
+      {r.pending > 0 ? `${r.pending.toLocaleString()} waiting` : "Failing"}
+      {r.last_error && <span className="cd-el">, {r.last_error}</span>}
+    </span>
+  );
+}
+
+function Answer({ d }: { d: Delivery }) {
   if (d.state === "delivered") {
     return (
       <span className="cd-chip cd-expected">

@@ -78,11 +78,9 @@ export function QuarantinePage() {
                   All <b className="cd-cordon">confirmed</b>, the slowest in {took(slowest)}
                 </>
               ) : (
-                <>
-                  <b className="cd-high">
-                    {unconfirmed} {plural(unconfirmed, "is", "are")} not confirmed
-                  </b>
-                </>
+                <b className="cd-high">
+                  {unconfirmed} {plural(unconfirmed, "is", "are")} not confirmed
+                </b>
               )}
             </span>
           )}
@@ -144,7 +142,7 @@ const common: Column<Quarantine>[] = [
   {
     key: "device",
     head: "Device",
-    width: "minmax(110px, 1fr)",
+    width: "minmax(150px, 1.5fr)",
     cell: (q) => (
       <Link
         to="/devices/$id"
@@ -172,7 +170,7 @@ const common: Column<Quarantine>[] = [
   {
     key: "why",
     head: "Why",
-    width: "minmax(80px, 1.6fr)",
+    width: "minmax(80px, 1.3fr)",
     cell: (q) => (
       <span className="cd-2" title={q.reason}>
         {q.rule ? <span className="cd-mono">{q.rule}</span> : `by ${actorWord(q.actor)}`}
@@ -211,7 +209,7 @@ const nowColumns: Column<Quarantine>[] = [
     head: "Until",
     width: "92px",
     right: true,
-    cell: (q) => <span className="cd-2">{isTime(q.until) ? <At at={q.until} /> : "released"}</span>,
+    cell: (q) => <span className="cd-2">{isTime(q.until) ? <At at={q.until} /> : "until released"}</span>,
   },
 ];
 

@@ -288,9 +288,11 @@ function RuleBody({ rule, onMode }: { rule: Rule; onMode: (mode: Mode) => void }
       <section>
         <h3 className="cd-h2">YAML</h3>
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolling box must be reachable by keyboard */}
-        <pre className="cd-yaml" tabIndex={0} aria-label={`YAML of ${rule.id}`}>
-          <Yaml source={rule.source} />
-        </pre>
+        <section className="cd-yaml" tabIndex={0} aria-label={`YAML of ${rule.id}`}>
+          <pre>
+            <Yaml source={rule.source} />
+          </pre>
+        </section>
       </section>
     </div>
   );
@@ -302,7 +304,6 @@ function Yaml({ source }: { source: string }) {
     const m = /^(\s*(?:- )?)([A-Za-z_][\w-]*)(:)(.*)$/.exec(line);
     const comment = /^\s*#/.test(line);
     return (
-      // biome-ignore lint/suspicious/noArrayIndexKey: lines of one text keep their order
       <span key={i}>
         {comment ? (
           <span className="cd-3">{line}</span>

@@ -3,6 +3,7 @@ import { type ReactNode, useState } from "react";
 import { ApiError } from "../api/client";
 import { Button, useAfter } from "./Button";
 import "./blocks.css";
+import "./layout.css";
 
 export function Panel({
   title,
@@ -107,7 +108,6 @@ export function Skeleton({ rows = 6, height = 34 }: { rows?: number; height?: nu
       <span className="cd-hide">Loading</span>
       {late &&
         Array.from({ length: rows }, (_, i) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: the boxes are all alike
           <div key={i} style={{ height }}>
             <i style={{ width: 14 }} />
             <i style={{ width: `${38 + ((i * 17) % 30)}%` }} />

@@ -68,7 +68,6 @@ export function DataList<T>(props: Props<T>) {
   const template = columns.map((c) => c.width).join(" ");
   const active = rows[focus];
   return (
-    // biome-ignore lint/a11y/useFocusableInteractive: it is focusable
     <div
       className="cd-list"
       ref={scroller}
@@ -109,7 +108,6 @@ export function DataList<T>(props: Props<T>) {
           const on = item.index === focus;
           return (
             // biome-ignore lint/a11y/useKeyWithClickEvents: the grid has the keys
-            // biome-ignore lint/a11y/useFocusableInteractive: the grid keeps the focus and names the active row
             <div
               key={item.key}
               id={`${id}-${item.index}`}
@@ -130,13 +128,11 @@ export function DataList<T>(props: Props<T>) {
               onDoubleClick={() => props.onOpen?.(row)}
             >
               {narrow ? (
-                // biome-ignore lint/a11y/useFocusableInteractive: the grid keeps the focus
                 <div role="gridcell" className="cd-list-two">
                   {narrow(row)}
                 </div>
               ) : (
                 columns.map((c) => (
-                  // biome-ignore lint/a11y/useFocusableInteractive: the grid keeps the focus
                   <div key={c.key} role="gridcell" className={`cd-el ${c.right ? "cd-r cd-num" : ""}`}>
                     {c.cell(row)}
                   </div>

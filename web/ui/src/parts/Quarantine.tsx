@@ -89,7 +89,7 @@ function DryRun({ device, incident, reason = "" }: { device: DeviceDetail; incid
         </h2>
         <Tag>dry run</Tag>
         <span className="cd-sp" />
-        <span className="cd-cap">Nothing is sent yet</span>
+        <span className="cd-cap cd-nw">Nothing is sent yet</span>
       </header>
       <Segments
         name="Level"
@@ -272,6 +272,11 @@ export function ProofBlock({ q, closing, wide }: { q: Quarantine; closing?: bool
           ))}
         </Facts>
       )}
+      {!wide && q.reason && (
+        <p className="cd-2 cd-sub cd-reason" title={q.reason}>
+          {q.reason}
+        </p>
+      )}
       <footer className="cd-proof-foot">
         {isActive(q) ? (
           <Until q={q} />
@@ -281,11 +286,6 @@ export function ProofBlock({ q, closing, wide }: { q: Quarantine; closing?: bool
           </span>
         )}
         <span className="cd-sp" />
-        {!wide && q.reason && (
-          <span className="cd-2 cd-el cd-reason" title={q.reason}>
-            {q.reason}
-          </span>
-        )}
       </footer>
     </section>
   );

@@ -19,12 +19,10 @@ export function withIds(text: string, ids: readonly string[]): ReactNode {
   const parts = text.split(new RegExp(`(${known.join("|")})`, "g"));
   return parts.map((part, i) =>
     i % 2 === 1 ? (
-      // biome-ignore lint/suspicious/noArrayIndexKey: parts of one text keep their order
       <span key={i} className="cd-mono">
         {part}
       </span>
     ) : (
-      // biome-ignore lint/suspicious/noArrayIndexKey: parts of one text keep their order
       <Fragment key={i}>{part}</Fragment>
     ),
   );

@@ -27,7 +27,6 @@ export default function Help() {
                       {[k.keys, ...(k.also ?? [])].map((combo) => (
                         <span key={combo} className="cd-row">
                           {combo.split(" ").map((part, i) => (
-                            // biome-ignore lint/suspicious/noArrayIndexKey: a sequence may repeat a key
                             <Kbd key={i}>
                               {part
                                 .replace("mod+k", "Ctrl K")

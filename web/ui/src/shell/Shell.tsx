@@ -102,7 +102,6 @@ export function Shell() {
     [navigate],
   );
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: every change of page closes what floats over it
   useEffect(() => closeOverlay(), [path]);
 
   useKeys("Everywhere", [

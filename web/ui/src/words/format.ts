@@ -176,10 +176,16 @@ export function plural(n: number, one: string, many: string): string {
   return n === 1 ? one : many;
 }
 
+/** The unit of a metric; names say what a plain rate counts. */
+export function unitOf(metric: string, unit: string | undefined): string {
+  if (unit === "1/s" && metric.includes("bytes")) return "By/s";
+  return unit ?? "";
+}
+
 /** cpu_temp_celsius → "Cpu temp celsius" would be ugly; known parts become words. */
 export function metricName(metric: string): string {
   const words = metric
-    .replace(/_(celsius|percent|bytes|seconds|total|ratio|count)$/g, "")
+    .replace(/_(celsius|percent|seconds|total|ratio|count|watts|per_second|per_minute)$/g, "")
     .split(/[_.]/)
     .map(
       (w) =>

@@ -19,6 +19,7 @@ import type { BaselineState, DeviceDetail } from "../../api/types";
 import { Command, Empty, Fact, Facts, Failure, Panel, Segments, Skeleton, Tabs, Tag } from "../../parts/Blocks";
 import { Button, ButtonLink } from "../../parts/Button";
 import { rangeOptions } from "../../parts/chart/ranges";
+import { DeviceState } from "../../parts/DeviceState";
 import { type GlyphName, SeverityMark, StateGlyph } from "../../parts/Marks";
 import { isActive, QuarantineBlock } from "../../parts/Quarantine";
 import { SearchBox } from "../../parts/SearchBox";
@@ -38,7 +39,6 @@ import {
   quarantineStateWord,
   severityWord,
 } from "../../words/words";
-import { DeviceState } from "./Devices";
 import { Metrics } from "./Metrics";
 import "./devices.css";
 import "../incidents/incident.css";

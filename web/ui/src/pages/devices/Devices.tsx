@@ -7,7 +7,8 @@ import type { DeviceSummary } from "../../api/types";
 import { Empty, Failure, FilterToken, Skeleton } from "../../parts/Blocks";
 import { Button, Kbd } from "../../parts/Button";
 import { type Column, DataList } from "../../parts/DataList";
-import { QuarantineChip, SeverityMark, StateGlyph, statusGlyph } from "../../parts/Marks";
+import { DeviceState } from "../../parts/DeviceState";
+import { SeverityMark, StateGlyph, statusGlyph } from "../../parts/Marks";
 import { SearchBox } from "../../parts/SearchBox";
 import { useLock } from "../../parts/session";
 import { Age } from "../../parts/When";
@@ -231,16 +232,6 @@ function Facet({
         </button>
       )}
     </fieldset>
-  );
-}
-
-export function DeviceState({ d }: { d: Pick<DeviceSummary, "status" | "quarantine"> }) {
-  if (d.quarantine) return <QuarantineChip level={d.quarantine.level} state={d.quarantine.state} />;
-  return (
-    <span className="cd-chip cd-2">
-      <StateGlyph state={statusGlyph(d.status)} />
-      {deviceStatusWord[d.status] ?? d.status}
-    </span>
   );
 }
 

@@ -9,7 +9,7 @@ import { BandChart } from "../../parts/chart/BandChart";
 import { frame } from "../../parts/chart/ranges";
 import { useNow } from "../../parts/When";
 import type { Range } from "../../router";
-import { figure, metricName, range as rangeText, scaleFor } from "../../words/format";
+import { figure, metricName, range as rangeText, scaleFor, unitOf } from "../../words/format";
 import { holdsOf } from "../incidents/Evidence";
 
 /** Small multiples of every metric with its band, the most unusual first; one opens to full width. */
@@ -42,7 +42,7 @@ export function Metrics({
   const bands = new Map(device.baselines.map((b) => [b.metric, b]));
   const odd = (m: MetricLast) => {
     const b = bands.get(m.metric);
-    if (!b || b.state !== "ready" || b.high <= b.low) return 0;
+    if (b?.state !== "ready" || b.high <= b.low) return 0;
     return Math.max(b.low - m.value, m.value - b.high, 0) / (b.high - b.low);
   };
   const sorted = [...items].sort((a, b) => odd(b) - odd(a) || a.metric.localeCompare(b.metric));
@@ -93,7 +93,8 @@ function One({
 }) {
   const query = useQuery(seriesQuery({ device: device.id, metric: m.metric, from, to, points: onClose ? 800 : 240 }));
   const b = device.baselines.find((x) => x.metric === m.metric);
-  const scale = scaleFor(m.unit || query.data?.unit, m.value);
+  const unit = unitOf(m.metric, m.unit || query.data?.unit);
+  const scale = scaleFor(unit, m.value);
   const holds = useMemo(() => holdsOf(device, to), [device, to]);
   const height = onClose ? 260 : 112;
   const name = metricName(m.metric);
@@ -129,7 +130,7 @@ function One({
       <p className="cd-2 cd-sub">
         {b
           ? b.state === "ready"
-            ? `Expected ${rangeText(b.low, b.high, m.unit)}`
+            ? `Expected ${rangeText(b.low, b.high, unit)}`
             : "Learning what is usual"
           : `${m.count.toLocaleString()} readings, no baseline`}
       </p>

@@ -2,7 +2,7 @@ import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useMemo, useState } from "react";
 import { auditQuery, flat, seriesQuery } from "../../api/queries";
-import type { AuditEvent, AuditLine, DeviceDetail, Finding, Incident, Series } from "../../api/types";
+import type { AuditEvent, AuditLine, DeviceDetail, Explanation, Finding, Incident, Series } from "../../api/types";
 import { Empty, Failure, Panel, Segments, Skeleton } from "../../parts/Blocks";
 import { BandChart, type Hold } from "../../parts/chart/BandChart";
 import { BrushStrip } from "../../parts/chart/BrushStrip";
@@ -20,6 +20,7 @@ import {
   quantity,
   range as rangeText,
   scaleFor,
+  unitOf,
 } from "../../words/format";
 import { basisWord, leveledWord, rank } from "../../words/words";
 
@@ -133,8 +134,8 @@ function MetricPanel({
   const minute = Math.floor(now / 60_000) * 60_000 + 60_000;
   const holds = useMemo(() => holdsOf(device, minute), [device, minute]);
   const e = lead.explanation;
-  const threshold = e.threshold ?? undefined;
-  const unit = e.unit || shown.data?.unit;
+  const threshold = limitOf(e);
+  const unit = unitOf(metric, e.unit || shown.data?.unit);
   const label = threshold === undefined ? undefined : `Threshold ${quantity(threshold, unit)}`;
   const expected = e.expected ? `Expected ${rangeText(e.expected.low, e.expected.high, unit)}` : "";
   const zoom = (from: number, to: number) => onSearch({ from, to });
@@ -188,16 +189,9 @@ function MetricPanel({
       flush
       title={
         <>
-          {metricName(metric)}
-          <Unit series={shown.data} unit={unit} />
-        </>
-      }
-      aside={
-        <>
-          <Legend threshold={threshold !== undefined} band={!!shown.data?.expected?.t.length} />
-          {metrics.length > 1 && (
+          {metrics.length > 1 ? (
             <select
-              className="cd-select"
+              className="cd-select cd-select-title"
               aria-label="Metric"
               value={metric}
               onChange={(ev) => onSearch({ metric: ev.target.value, from: undefined, to: undefined })}
@@ -208,7 +202,15 @@ function MetricPanel({
                 </option>
               ))}
             </select>
+          ) : (
+            metricName(metric)
           )}
+          <Unit series={shown.data} unit={unit} />
+        </>
+      }
+      aside={
+        <>
+          <Legend threshold={threshold !== undefined} band={!!shown.data?.expected?.t.length} />
           <Segments<Range>
             name="Range"
             value={range}
@@ -289,27 +291,31 @@ function Legend({ threshold, band }: { threshold: boolean; band: boolean }) {
   );
 }
 
+/** The limit in the metric's own unit; a baseline's limit is a probability and not drawn. */
+export function limitOf(e: Explanation): number | undefined {
+  return e.score === undefined && e.threshold !== undefined ? e.threshold : undefined;
+}
+
 /** What a person needs in order to disagree: score, samples, since when, whose history. */
 export function Why({ finding }: { finding: Finding }) {
   const e = finding.explanation;
   const parts: string[] = [];
-  if (e.score_text) parts.push(e.score_text);
-  if (e.threshold !== undefined && e.threshold !== null) {
-    parts.push(
-      e.metric
-        ? `the limit is ${quantity(e.threshold, e.unit)}`
-        : `the limit is ${figure(e.threshold)}${e.count ? `, ${e.count} were counted` : ""}`,
-    );
-  }
-  if (e.expected)
+  const limit = limitOf(e);
+  if (e.expected) {
     parts.push(`expected ${rangeText(e.expected.low, e.expected.high, e.unit)}, seen ${quantity(e.value, e.unit)}`);
-  if (e.samples) {
+  }
+  if (limit !== undefined) {
+    parts.push(e.metric ? `the limit is ${quantity(limit, e.unit)}` : `the limit is ${figure(limit)}`);
+    if (e.count) parts.push(`${e.count.toLocaleString()} were counted`);
+  }
+  // The score's own words say how it was learned.
+  if (e.score_text) parts.push(e.score_text);
+  else if (e.samples) {
     const since = isTime(e.learned_since) ? ` since ${at(new Date(e.learned_since))}` : "";
     parts.push(
       `learned from ${e.samples.toLocaleString()} readings of ${basisWord[e.basis ?? ""] ?? "its own history"}${since}`,
     );
   }
-  if (e.readings && e.readings.length > 1) parts.push(`${e.readings.length} readings in a row`);
   return (
     <p>
       <b className="cd-b">Why it was raised:</b>{" "}
@@ -325,7 +331,7 @@ export function Why({ finding }: { finding: Finding }) {
 }
 
 function ValueTable({ series }: { series: Series }) {
-  const scale = scaleFor(series.unit, Math.max(0, ...series.max.map(Math.abs)));
+  const scale = scaleFor(unitOf(series.metric, series.unit), Math.max(0, ...series.max.map(Math.abs)));
   const start = Math.max(0, series.t.length - 200);
   return (
     <div className="cd-table-wrap cd-values">
@@ -368,7 +374,6 @@ function EventsPanel({ finding, bare }: { incident: Incident; finding: Finding; 
   const list = (
     <ol className={`cd-log ${bare ? "cd-logbox" : ""}`} data-testid="evidence">
       {events.map((x, i) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: equal events may follow each other
         <EventLine key={i} event={x} marks={[finding.actor ?? ""]} />
       ))}
       {events.length === 0 && <li className="cd-3">The finding kept no events.</li>}

@@ -14,7 +14,8 @@ import {
 import type { DeviceDetail, Finding, Incident } from "../../api/types";
 import { Empty, Fact, Facts, Failure, Panel, Skeleton, Tabs, Tag } from "../../parts/Blocks";
 import { Button, ButtonLink, Kbd } from "../../parts/Button";
-import { QuarantineChip, SeverityLabel, SeverityMark, StateGlyph, statusGlyph } from "../../parts/Marks";
+import { DeviceState } from "../../parts/DeviceState";
+import { QuarantineChip, SeverityLabel, SeverityMark, StateGlyph } from "../../parts/Marks";
 import { isActive, QuarantineBlock } from "../../parts/Quarantine";
 import { Sentence } from "../../parts/Sentence";
 import { useLock, useMe } from "../../parts/session";
@@ -23,7 +24,7 @@ import type { ChartSearch } from "../../router";
 import { useKeys } from "../../shell/keys";
 import { Page } from "../../shell/Page";
 import { figure, quantity, range as rangeText } from "../../words/format";
-import { basisWord, deviceStatusWord, incidentStateWord, verdictWord } from "../../words/words";
+import { basisWord, incidentStateWord, verdictWord } from "../../words/words";
 import { useIncidentActions } from "./actions";
 import { AuditAround, EvidencePanel } from "./Evidence";
 import { ResolveDialog } from "./ResolveDialog";
@@ -386,10 +387,9 @@ function DeviceFacts({ incident, device, error }: { incident: Incident; device?:
       title="Device"
       aside={
         device && (
-          <span className="cd-chip">
-            <StateGlyph state={statusGlyph(device.status)} />
-            {deviceStatusWord[device.status] ?? device.status}
-          </span>
+          <DeviceState
+            d={{ status: device.status, quarantine: isActive(device.quarantine) ? device.quarantine : undefined }}
+          />
         )
       }
     >

@@ -37,7 +37,7 @@ function filterOf(s: IncidentSearch, me: string): IncidentFilter {
     case "mine":
       return { ...base, state: "unresolved", assignee: me };
     case "unassigned":
-      return { ...base, state: "unresolved", assignee: "none" };
+      return { ...base, state: "unresolved", assignee: "-" };
     case "acknowledged":
       return { ...base, state: "acknowledged" };
     case "resolved":
@@ -280,7 +280,7 @@ function columnsFor(held: Map<string, Quarantine>, medium: boolean, panel: boole
       width: "minmax(0, 1fr)",
       cell: (i) => (
         <span className={heavy(i)} title={i.title}>
-          {withIds(i.title, [i.device])}
+          {panel ? withIds(i.title, [i.device]) : withoutDevice(i)}
         </span>
       ),
     },
@@ -334,6 +334,13 @@ function columnsFor(held: Map<string, Quarantine>, medium: boolean, panel: boole
     },
   ];
   return columns.filter((c): c is Column<Incident> => c !== false);
+}
+
+/** The device has a column of its own: "cam-1 sent 36 MB" → "Sent 36 MB". */
+function withoutDevice(i: Incident): string {
+  if (!i.title.startsWith(`${i.device} `)) return i.title;
+  const rest = i.title.slice(i.device.length + 1);
+  return rest.charAt(0).toUpperCase() + rest.slice(1);
 }
 
 function Two({ row, held }: { row: Incident; held?: Quarantine }) {

@@ -46,7 +46,6 @@ export function ResolveDialog({
 
   return (
     <Modal opened onClose={() => onClose(false)} title={`Resolve ${incident.id}`} size={480}>
-      {/* biome-ignore lint/a11y/noStaticElementInteractions: keys of the form's fields */}
       <form
         className="cd-form"
         onSubmit={(e) => {

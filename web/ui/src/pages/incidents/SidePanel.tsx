@@ -157,8 +157,8 @@ function Inside({
           </Button>
         )}
         {incident.assignee !== me.name && (
-          <Button keys="i" locked={lock} onClick={() => void actions.assign(incident, me.name)}>
-            Assign to me
+          <Button keys="i" locked={lock} title="Assign to me" onClick={() => void actions.assign(incident, me.name)}>
+            Assign
           </Button>
         )}
         <span className="cd-sp" />

@@ -5,7 +5,7 @@ import { useNow } from "../../parts/When";
 import { hhmm } from "../../words/format";
 import { rank, type Severity, severityWord, worstFirst } from "../../words/words";
 
-const height = 168;
+const height = 150;
 const left = 28;
 const bottom = 20;
 const top = 10;

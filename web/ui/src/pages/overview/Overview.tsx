@@ -348,7 +348,7 @@ function DidColumn({ data }: { data: Overview }) {
         {row("confirmed", "Confirmed", quarantine.confirmed.toLocaleString())}
         {row("applied", "Waiting for brokers", Math.max(0, waiting).toLocaleString())}
         {row("failed", "Failed to confirm", quarantine.failed.toLocaleString(), quarantine.failed > 0)}
-        {quarantine.active > 0 && row("requested", "Slowest, decision to proof", took(quarantine.slowest_ms))}
+        {quarantine.active > 0 && row("requested", "Slowest proof", took(quarantine.slowest_ms))}
       </div>
     </section>
   );

@@ -54,7 +54,6 @@ export function BandChart(props: Props) {
   const [spoken, setSpoken] = useState("");
   const id = useId();
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the scheme changes the colours that are read here
   useEffect(() => {
     const host = box.current;
     if (!host) return;
@@ -226,7 +225,6 @@ export function BandChart(props: Props) {
 
   return (
     <div className="cd-chart" style={{ minHeight: height }}>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys move the cursor over the values */}
       <div
         ref={box}
         role="img"

@@ -1,5 +1,5 @@
 import type { Series } from "../../api/types";
-import { type Scale, scaleFor } from "../../words/format";
+import { type Scale, scaleFor, unitOf } from "../../words/format";
 
 type Column = (number | null | undefined)[];
 
@@ -90,7 +90,7 @@ export function chartData(series: Series, threshold?: number): ChartData {
     }
   }
   if (t.length === 0 && threshold !== undefined) largest = Math.abs(threshold);
-  const scale = scaleFor(series.unit, largest);
+  const scale = scaleFor(unitOf(series.metric, series.unit), largest);
   const f = scale.factor;
   const xs = [...spots.keys()].sort((a, b) => a - b);
   const out: ChartData = {

@@ -17,7 +17,7 @@ export const rangeOptions = (Object.keys(rangeMs) as Range[]).map((value) => ({
 /** The shortest range in which a window is seen with what was before it. */
 export function fittingRange(from: number, to: number): Range {
   const need = Math.max(to - from, 0) * 2.5;
-  return (Object.keys(rangeMs) as Range[]).find((r) => rangeMs[r] >= Math.max(need, rangeMs["3h"])) ?? "1y";
+  return (Object.keys(rangeMs) as Range[]).find((r) => rangeMs[r] >= Math.max(need, rangeMs["1h"])) ?? "1y";
 }
 
 /** Where a chart about a window that ended at last begins and ends; never in the future. */
