@@ -39,19 +39,12 @@ func newDevices(g *Gate) *devices {
 }
 
 func (d *devices) run(ctx context.Context) error {
-	for {
-		err := d.watch(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		d.g.healthy.Store(false)
-		d.g.deps.Log.Warn("registry watch ended, starting it again", "error", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(retryFirst):
+	for ctx.Err() == nil {
+		if err := d.watch(ctx); ctx.Err() == nil {
+			d.g.again(ctx, "registry", err)
 		}
 	}
+	return nil
 }
 
 func (d *devices) watch(ctx context.Context) error {

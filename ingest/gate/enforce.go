@@ -57,18 +57,21 @@ func newEnforcer(g *Gate) *enforcer {
 
 func (e *enforcer) run(ctx context.Context) error {
 	defer e.group.Wait()
-	for {
-		err := e.watch(ctx)
-		if ctx.Err() != nil {
-			return nil
+	for ctx.Err() == nil {
+		if err := e.watch(ctx); ctx.Err() == nil {
+			e.g.again(ctx, "quarantine", err)
 		}
-		e.g.healthy.Store(false)
-		e.g.deps.Log.Warn("quarantine watch ended, starting it again", "error", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(retryFirst):
-		}
+	}
+	return nil
+}
+
+// again waits before a watch that ended is started over.
+func (g *Gate) again(ctx context.Context, watch string, err error) {
+	g.healthy.Store(false)
+	g.deps.Log.Warn("watch ended, starting it again", "watch", watch, "error", err)
+	select {
+	case <-ctx.Done():
+	case <-time.After(retryFirst):
 	}
 }
 
@@ -111,13 +114,22 @@ func (e *enforcer) keepTime(ctx context.Context) error {
 // observe takes over an entry of the bucket, starts what must be done about it
 // and puts the change on the FLEET log.
 func (e *enforcer) observe(ctx context.Context, update jetstream.KeyValueEntry) error {
-	var q fleet.Quarantine
-	if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &q) != nil || q.Device != update.Key() {
+	q, ok := decode(update)
+	if !ok {
+		// Callouts of the device fail on it too, and so are refused.
 		e.g.deps.Log.Error("quarantine entry can't be read, leaving it", "device", update.Key())
 		return nil
 	}
 	e.store(ctx, entry{q, update.Revision()})
 	return e.record(q, update.Revision())
+}
+
+func decode(update jetstream.KeyValueEntry) (q fleet.Quarantine, ok bool) {
+	if update.Operation() != jetstream.KeyValuePut {
+		return q, false
+	}
+	err := json.Unmarshal(update.Value(), &q)
+	return q, err == nil && q.Device == update.Key()
 }
 
 // store keeps an entry unless a newer one is known, and starts work on it.

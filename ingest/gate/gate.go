@@ -87,11 +87,10 @@ func (g *Gate) Ready() <-chan struct{} { return g.ready }
 // Run answers and enforces until ctx ends. Connected devices stay connected
 // when it returns; new ones are refused by the broker until a gate runs.
 func (g *Gate) Run(ctx context.Context) error {
-	err := g.run(ctx)
-	if ctx.Err() != nil {
-		return nil // whatever the end of the context broke off
+	if err := g.run(ctx); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil // whatever the end of the context broke off
 }
 
 func (g *Gate) run(ctx context.Context) error {

@@ -42,7 +42,7 @@ func (g *Gate) grant(userKey string, device fleet.Device, certificateEnd time.Ti
 	claims.AllowedConnectionTypes.Add(jwt.ConnectionTypeStandard, jwt.ConnectionTypeMqtt, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeMqttWS)
 	// A little less than the full life, differently for each, so that a fleet
 	// that came at once does not come again at once.
-	life := g.cfg.PermissionLife - rand.N(g.cfg.PermissionLife/10+1)
+	life := g.cfg.PermissionLife - rand.N(g.cfg.PermissionLife/10+1) //nolint:gosec // no secret, only spread
 	end := g.deps.Clock().Add(life)
 	if certificateEnd.Before(end) {
 		end = certificateEnd
