@@ -54,4 +54,17 @@
 // at fault, which becomes a dead letter with reason "rejected"; the intent
 // says that the block was halved, so that a repetition halves it again. A
 // message that is no record: a dead letter with the codec's reason.
+//
+// # Limits
+//
+// A block has at most 100,000 rows, 50,000 messages or 32 MiB of payload and is
+// at most 0.2 s old when the stream is drained, 1 s when it is not; per stream
+// three blocks and 8 MiB read ahead are in memory. ClickHouse must remember the
+// tokens of the last block of every stream, which 10,000 parts per table more
+// than cover. The filter remembers eight boots per device, and 4,096 numbers
+// below the highest of each: a message that comes later than that is taken for
+// a copy. A device that sends no boot and seq gets no more than the broker's
+// own two minutes of de-duplication, and over MQTT no receipt. When more than
+// 1,000 messages of one block are refused one by one, that is taken for the
+// store's fault: the mover waits instead of making all of them dead letters.
 package ingest

@@ -45,6 +45,8 @@ type source struct {
 	lastAt  int64       // its received_at, Unix ns; 0 when it is not known
 	counted uint64      // consumer sequence read last
 	pending uint64      // messages behind the one read last
+	asked   time.Time   // when the consumer was last asked whether something was lost
+	strikes int         // how often in a row it said so
 }
 
 var (
@@ -89,7 +91,7 @@ func (s *source) open(ctx context.Context) error {
 		return fmt.Errorf("read stream %s: %w", s.stream, err)
 	}
 	s.unwatch = context.AfterFunc(ctx, s.iter.Stop)
-	s.reader, s.counted, s.pending = consumer, 0, consumer.CachedInfo().NumPending
+	s.reader, s.counted, s.pending, s.strikes = consumer, 0, consumer.CachedInfo().NumPending, 0
 	return nil
 }
 
@@ -99,12 +101,28 @@ func (s *source) drained() bool { return s.pending == 0 }
 // refresh asks how much is behind the message read last: messages of a bucket
 // vanish when newer ones replace them.
 func (s *source) refresh(ctx context.Context) {
-	if s.reader == nil {
-		return
-	}
 	if info, err := s.reader.Info(ctx); err == nil && info.Delivered.Consumer == s.counted {
 		s.pending = info.NumPending
 	}
+}
+
+// askEvery is how often an idle source asks whether it missed something.
+const askEvery = 2 * time.Second
+
+// lost says that messages were delivered and never arrived, as when a
+// connection breaks, and that none came behind them to show it.
+func (s *source) lost(ctx context.Context) bool {
+	if time.Since(s.asked) < askEvery {
+		return false
+	}
+	s.asked = time.Now()
+	info, err := s.reader.Info(ctx)
+	if err != nil || info.Delivered.Consumer <= s.counted {
+		s.strikes = 0
+		return false
+	}
+	s.strikes++ // the first time they may be on their way
+	return s.strikes > 1
 }
 
 // holds says whether a stream still holds the message that was read as its
@@ -165,6 +183,11 @@ func (s *source) next(ctx context.Context, wait time.Duration) (message, error) 
 		msg, err := s.iter.Next(jetstream.NextMaxWait(wait))
 		switch {
 		case errors.Is(err, nats.ErrTimeout):
+			if s.lost(ctx) {
+				s.log.Info("the last messages were lost on the way, reading again", "stream", s.stream, "after", s.last)
+				s.close()
+				continue
+			}
 			return message{}, errIdle
 		case err != nil:
 			if ctx.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"cordon/internal/bus"
@@ -23,6 +24,42 @@ func TestMover_consumerDeletedUnderneath(t *testing.T) {
 	r.settled("c1", 800, 0, 0)
 	m.stop()
 	require.NoError(t, m.err)
+}
+
+// Messages that were delivered and got lost on the way, with none behind them
+// to show it: another reader of the same consumer takes them.
+func TestMover_lastMessageLostOnTheWay(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.telemetry("s1", "b", 1, 10, 1)
+	r.settled("s1", 10, 0, 0)
+	consumer, err := r.bus.Fleet.Consumer(t.Context(), bus.StreamFleet, "ingest")
+	require.NoError(t, err)
+	stolen := make(chan uint64, 1)
+	go func() {
+		defer close(stolen)
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(20*time.Second))
+		if err != nil {
+			return
+		}
+		for msg := range batch.Messages() {
+			if meta, err := msg.Metadata(); err == nil {
+				stolen <- meta.Sequence.Stream
+			}
+		}
+	}()
+	next := uint64(11)
+	require.Eventually(t, func() bool {
+		select {
+		case _, ok := <-stolen:
+			return ok
+		default:
+			r.telemetry("s1", "b", next, next, 1)
+			next++
+			return false
+		}
+	}, 20*time.Second, 100*time.Millisecond, "the other reader took a message")
+	r.settled("s1", next-1, 0, 0)
 }
 
 // A stream that is made anew counts from 1 again: its blocks are no copies of

@@ -25,6 +25,34 @@
 // Headers: Cordon-Boot and Cordon-Seq identify a message that cannot carry
 // them, Cordon-Year is the year of lines without one.
 //
+// # Limits
+//
+// Per message (see [DefaultLimits]): 1 MiB; 10,000 readings or events; a metric
+// name is [A-Za-z0-9_.:/-]{1,128}; a boot id 64 printable bytes; seq 0 to
+// 2^64-1; a text of an audit event 4,096 bytes apart from its message, 64
+// fields, repeat up to 1,000,000; JSON nested 32 deep. Times may lie 10 minutes
+// after and 7 days before receipt; for a historic device anywhere from 1971 to
+// 2200. One bad reading or event rejects its message as a whole, and its raw
+// bytes are kept. Dead letters have these reasons: malformed, oversized,
+// mistyped, not_finite, too_old, too_new, too_many, rejected, forged_reply.
+//
+// A line's time without a zone counts as UTC. Does that put it after receipt,
+// the event takes the time of receipt and keeps the text as field log_time. A
+// time without a year takes Cordon-Year, else the year that puts it nearest
+// before receipt.
+//
+// # What lines become
+//
+// Programs sshd, sudo, su, login, useradd and its like, systemd, cron, klogind,
+// ftpd and the kernel are known. "Failed password for X from A" is class
+// authentication, activity logon, outcome failure, actor A, user X; what PAM
+// says about the same attempt is activity pam, what goes on before a logon
+// (invalid user, disconnects, "Failed none") activity preauth, so that counting
+// logon failures counts attempts once. The old form sshd(pam_unix) has no other
+// line for an attempt and is a logon. "message repeated N times: [ … ]" sets
+// Repeat to N. X is whatever the client sent: the last " from " before an
+// address counts.
+//
 // # Content type
 //
 // Header Content-Type: application/json, text/plain or application/syslog;
