@@ -23,8 +23,8 @@ func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevic
 	by := strings.TrimPrefix(in.Sort, "-")
 	var all []placed[string]
 	a.deps.Devices.All(func(d fleet.Device) bool {
-		if match(&d) && (in.Status == "" || in.Status == a.deviceStatus(d, s.lastSeen[d.ID], now)) {
-			all = append(all, placed[string]{sortKey(by, &d, s.lastSeen), d.ID, d.ID})
+		if match(d) && (in.Status == "" || in.Status == a.deviceStatus(d, s.lastSeen[d.ID], now)) {
+			all = append(all, placed[string]{sortKey(by, d, s.lastSeen), d.ID, d.ID})
 		}
 		return true
 	})
@@ -48,23 +48,23 @@ func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevic
 	return &listDevicesOutput{Body: out}, nil
 }
 
-func sortKey(by string, d *fleet.Device, seen map[string]time.Time) string {
+func sortKey(by string, d fleet.Device, seen map[string]time.Time) string {
 	switch by {
 	case "cohort":
 		return d.Cohort
 	case "site":
 		return d.Site
 	case "enrolled_at":
-		return d.EnrolledAt.UTC().Format(sortableTime)
+		return sortable(d.EnrolledAt)
 	case "last_seen_at":
-		return seen[d.ID].UTC().Format(sortableTime)
+		return sortable(seen[d.ID])
 	}
 	return "" // by id
 }
 
-func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
+func (in *listDevicesInput) matcher() func(fleet.Device) bool {
 	query := strings.Fields(strings.ToLower(in.Query))
-	return func(d *fleet.Device) bool {
+	return func(d fleet.Device) bool { // by value: a pointer would put every device on the heap
 		if in.Cohort != "" && d.Cohort != in.Cohort || in.Site != "" && d.Site != in.Site ||
 			in.Model != "" && d.Model != in.Model || in.State != "" && string(d.State) != in.State ||
 			in.Tag != "" && !slices.Contains(d.Tags, in.Tag) {
@@ -83,8 +83,18 @@ func (in *listDevicesInput) matcher() func(*fleet.Device) bool {
 	}
 }
 
-// sortableTime sorts as text in the order of time.
-const sortableTime = "2006-01-02T15:04:05.000000000"
+// sortable is a text that sorts in the order of time, to the millisecond; the
+// zero time comes first.
+func sortable(t time.Time) string {
+	const digits = "0123456789abcdef"
+	var text [12]byte
+	millis := uint64(max(t.UnixMilli(), 0))
+	for i := len(text) - 1; i >= 0; i-- {
+		text[i] = digits[millis&15]
+		millis >>= 4
+	}
+	return string(text[:])
+}
 
 // placed is an item with its place in a list: the sort key, and the id, which
 // breaks ties.

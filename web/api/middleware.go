@@ -199,7 +199,7 @@ func (a *API) cookieName() string {
 
 // cookie holds a session; an empty secret removes it.
 func (a *API) cookie(secret string, until time.Time) http.Cookie {
-	c := http.Cookie{
+	c := http.Cookie{ //nolint:gosec // Secure is left out only without TLS, which is served on loopback alone
 		Name: a.cookieName(), Value: secret, Path: "/", HttpOnly: true, Secure: a.cfg.TLS != nil,
 		SameSite: http.SameSiteStrictMode, MaxAge: -1,
 	}

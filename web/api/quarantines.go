@@ -69,7 +69,7 @@ func (a *API) listQuarantines(ctx context.Context, in *listQuarantinesInput) (*l
 	var active []placed[fleet.Quarantine]
 	for _, q := range a.deps.Quarantines.List() {
 		if q.Active() && (in.Device == "" || q.Device == in.Device) {
-			active = append(active, placed[fleet.Quarantine]{q.RequestedAt.UTC().Format(sortableTime), q.ID, q})
+			active = append(active, placed[fleet.Quarantine]{sortable(q.RequestedAt), q.ID, q})
 		}
 	}
 	p, err := paged(active, "-requested_at", in.Cursor, in.Limit)
