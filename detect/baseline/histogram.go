@@ -122,13 +122,13 @@ func (h *histogram) halve() {
 }
 
 // surprise is minus the decimal logarithm of the tail probability of x, and
-// whether x lies where nothing was seen before. independent says how many
-// values in a row count as one, for slow means.
-func (h *histogram) surprise(x float64, independent, floor float64) (s float64, outside bool) {
+// whether x lies where nothing was seen before. floor is the least scale of
+// the tail.
+func (h *histogram) surprise(x, floor float64) (s float64, outside bool) {
 	if h.N == 0 {
 		return 0, false
 	}
-	n := float64(h.N) / independent
+	n := float64(h.N)
 	if h.Width == 0 {
 		if x == h.First {
 			return 0, false
@@ -141,7 +141,7 @@ func (h *histogram) surprise(x float64, independent, floor float64) (s float64, 
 			return 0, false
 		}
 		if s := h.rarer(b); s > 0 {
-			return math.Log10((n + 1) / (float64(s)/independent + 0.5)), false
+			return math.Log10((n + 1) / (float64(s) + 0.5)), false
 		}
 	}
 	gap, scale := h.outside(b)

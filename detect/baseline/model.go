@@ -15,17 +15,19 @@ type Settings struct {
 	Needed     uint32  // samples in the histograms before a stream is ready
 	DaySpan    int64   // seconds after which the daily cycle is known and residuals are counted
 	ReadySpan  int64   // seconds of history before a stream is ready
-	Slow       float64 // slow-mean values that count as one independent value
 	Quiet      int64   // seconds without a new extreme after which an excursion is over and remembered
 	Adopt      int64   // seconds after which an excursion is the new normal
 }
 
 // DefaultSettings are used everywhere.
 func DefaultSettings() Settings {
-	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 49 * 3600, Slow: 1, Quiet: 3600, Adopt: 12 * 3600}
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 49 * 3600, Quiet: 3600, Adopt: 12 * 3600}
 }
 
 const hours = 24
+
+// mostValue bounds readings, so that sums and float32 means stay finite.
+const mostValue = 1e36
 
 // Model is what is known of one stream. Its zero value knows nothing. All
 // fields are plain data; see Encode.
@@ -122,6 +124,7 @@ func (j Judgement) Move() float64 {
 // time, local the seconds to add for the device's local time. A value that
 // must not teach (the device is quarantined) only gets its judgement.
 func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach bool) Judgement {
+	x = min(max(x, -mostValue), mostValue)
 	second := mod(at+int64(local), 86400)
 	hour := int(second / 3600)
 	if m.N == 0 {
@@ -159,8 +162,8 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newS
 	j.Ready = m.Ready(s)
 	floor := math.Abs(j.Center) * 1e-9
 	var a, b float64
-	a, newFast = m.fast.surprise(e, 1, floor)
-	b, newSlow = m.slow.surprise(slow, s.Slow, floor)
+	a, newFast = m.fast.surprise(e, floor)
+	b, newSlow = m.slow.surprise(slow, floor)
 	if a == 0 && b == 0 {
 		return newFast, newSlow
 	}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -186,7 +185,7 @@ func (e *Engine) raiseThreshold(d *device, s *stream, b *bound, at int64, value 
 	f := e.finding(d, a, r, b.latch.Start, at, s.metric)
 	x := &f.Explanation
 	x.Metric, x.Unit, x.Value, x.Basis = s.metric, a.Unit, value, "rule"
-	x.Readings = s.evidence(at)
+	x.Readings = s.evidence()
 	w := words{device: d.id, cohort: d.cohort, metric: s.metric, unit: a.Unit, value: value}
 	if a.bounded {
 		limit := a.limit
@@ -210,7 +209,7 @@ func (e *Engine) raiseBaseline(d *device, s *stream, b *bound, j baseline.Judgem
 	p, limit := j.P(), math.Pow(10, -a.needs(s.model))
 	x.Score, x.Threshold = &p, &limit
 	x.Samples, x.Since = uint64(s.model.Samples()), time.Unix(s.model.Started, 0).UTC()
-	x.Readings = s.evidence(at)
+	x.Readings = s.evidence()
 	x.ScoreText = scoreText(j.Surprise, a.Sustained, s.model, d, at)
 	w := words{device: d.id, cohort: d.cohort, metric: s.metric, unit: x.Unit, value: x.Value, expected: x.Expected}
 	x.Sentence = w.baseline(a.Sentence, j.Shift, int(e.cfg.Baseline.SlowSpan))
@@ -227,14 +226,14 @@ func (e *Engine) clear(d *device, s *stream, b *bound, at int64, value float64, 
 	if a.Kind == rule.Threshold {
 		x.Basis = "rule"
 	}
-	x.Readings = s.evidence(at)
+	x.Readings = s.evidence()
 	w := words{device: d.id, metric: s.metric, unit: x.Unit, value: value}
 	x.Sentence = w.cleared(at - b.latch.Start)
 	e.emit(f)
 }
 
 // evidence returns the latest readings, oldest first.
-func (s *stream) evidence(int64) []fleet.EvidencePoint {
+func (s *stream) evidence() []fleet.EvidencePoint {
 	out := make([]fleet.EvidencePoint, 0, s.filled)
 	for i := int(s.filled) - 1; i >= 0; i-- {
 		out = append(out, fleet.EvidencePoint{ObservedAt: time.UnixMilli(s.recent[i].at).UTC(), Value: s.recent[i].value})
@@ -255,5 +254,3 @@ func (e *Engine) finding(d *device, a *active, r *fleet.Record, start, end int64
 }
 
 func (e *Engine) emit(f fleet.Finding) { e.found = append(e.found, f) }
-
-func compareRules(a, b *active) int { return cmp.Compare(a.ID, b.ID) }

@@ -52,10 +52,10 @@ func NAB(ctx context.Context, data, out string, settings baseline.Settings) (fil
 func scoreFile(from, to string, settings baseline.Settings) (rows int, err error) {
 	in, err := os.Open(from)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("open series: %w", err)
 	}
 	defer in.Close()
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return 0, err
 	}
 	file, err := os.Create(to)
@@ -99,6 +99,9 @@ func scoreSeries(in io.Reader, out io.Writer, settings baseline.Settings) (rows 
 			return rows, fmt.Errorf("row %d: value %q is no number", rows+2, row[1])
 		}
 		judged := model.Observe(&settings, at.Unix(), 0, value, true)
+		if !judged.Ready { // as live: what is not learned yet is not judged
+			judged.Surprise = 0
+		}
 		score := min(1, speaker.Speak(judged.Surprise)/10)
 		if _, err := fmt.Fprintf(out, "%s,%s,%.6f\n", row[0], row[1], score); err != nil {
 			return rows, err

@@ -26,7 +26,7 @@ func TestScenarios(t *testing.T) {
 			require.NoError(t, err)
 			golden := filepath.Join(dir, "findings.golden")
 			if *update {
-				require.NoError(t, os.WriteFile(golden, got, 0o644))
+				require.NoError(t, os.WriteFile(golden, got, 0o600))
 			}
 			want, err := os.ReadFile(golden)
 			require.NoError(t, err)
