@@ -21,7 +21,7 @@ type ReplayCmd struct {
 	ID    string        `help:"Device id, for a single file; default: the file's name." placeholder:"ID"`
 	Year  int           `help:"Year of log times that have none; default: the one that puts them nearest before now." placeholder:"YEAR"`
 	Speed float64       `help:"Times real time; 0 is as fast as possible." default:"0" placeholder:"X"`
-	Stall time.Duration `help:"Give up when Cordon stores nothing more for this long." default:"60s" placeholder:"DURATION"`
+	Stall time.Duration `help:"Give up when Cordon stores nothing more for this long." default:"5m" placeholder:"DURATION"`
 }
 
 // played is one file's line of the result.
