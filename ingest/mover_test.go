@@ -3,11 +3,7 @@ package ingest_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -246,51 +242,6 @@ func (m *run) counters() map[string]float64 {
 	return out
 }
 
-var errCrash = errors.New("crash")
-
-func TestMover_crashAtEveryPoint(t *testing.T) {
-	r := newRig(t)
-	r.cfg.CheckpointEvery = 0
-	for _, point := range []string{
-		ingest.FaultBlock, ingest.FaultIntent, ingest.FaultTelemetry, ingest.FaultAudit, ingest.FaultInserted, ingest.FaultAcked, ingest.FaultCheckpoint,
-	} {
-		t.Run(point, func(t *testing.T) {
-			device := "crash-" + point
-			var next, events, dead uint64
-			send := func(n uint64) {
-				r.telemetry(device, "b", next+1, next+n, 7)
-				if next > 20 {
-					r.telemetry(device, "b", next-20, next+n/2, 7) // resent
-				}
-				r.publish("fleet.audit."+device, []byte("line one\nline two"), nil)
-				r.publish("fleet.telemetry."+device, []byte(`{`), nil)
-				next, events, dead = next+n, events+2, dead+1
-			}
-			for round := range 3 {
-				send(300 + uint64(round)*17)
-				r.cfg.MaxMessages = 97 + 50*round // other block borders every time
-				hits := 0
-				r.cfg.Fault = func(stream, at string) error {
-					if stream != bus.StreamFleet || at != point {
-						return nil
-					}
-					if hits++; hits <= round {
-						return nil
-					}
-					return errCrash
-				}
-				require.ErrorIs(t, r.start().wait(), errCrash)
-				send(50)
-			}
-			r.cfg.Fault = nil
-			m := r.start()
-			r.settled(device, next*7, events, dead)
-			m.stop()
-			r.settled(device, next*7, events, dead)
-		})
-	}
-}
-
 func TestMover_secondMoverFencesTheFirst(t *testing.T) {
 	r := newRig(t)
 	r.telemetry("f1", "b", 1, 100, 3)
@@ -385,123 +336,4 @@ func TestMover_trimsBelowBothReaders(t *testing.T) {
 	r.telemetry("t1", "b", 90, 110, 1)
 	r.start()
 	r.settled("t1", 110, 0, 0)
-}
-
-// picky refuses some messages for good, as a broken column would.
-type picky struct {
-	ingest.Store
-	refuse func(device string) bool
-}
-
-var errPicky = errors.New("this value is refused")
-
-func (p picky) InsertTelemetry(ctx context.Context, token string, b *store.TelemetryBlock) error {
-	for _, device := range b.Device {
-		if p.refuse(device) {
-			return errPicky
-		}
-	}
-	return p.Store.InsertTelemetry(ctx, token, b)
-}
-
-func TestMover_findsTheMessageAtFault(t *testing.T) {
-	r := newRig(t)
-	r.into = picky{r.store, func(device string) bool { return device == "poison" }}
-	r.perm = func(err error) bool { return errors.Is(err, errPicky) || store.Permanent(err) }
-	r.telemetry("good", "b", 1, 333, 3)
-	r.telemetry("poison", "b", 7, 7, 3)
-	r.telemetry("good", "b", 334, 500, 3)
-	r.publish("fleet.audit.good", []byte("a line"), nil)
-	for _, point := range []string{ingest.FaultTelemetry, ingest.FaultInserted} {
-		r.cfg.Fault = func(stream, at string) error {
-			if stream == bus.StreamFleet && at == point {
-				return errCrash
-			}
-			return nil
-		}
-		require.ErrorIs(t, r.start().wait(), errCrash)
-	}
-	r.cfg.Fault = nil
-	r.start()
-	r.settled("good", 1500, 1, 0)
-	r.settled("poison", 0, 0, 1)
-	letters, err := r.store.DeadLetters(t.Context(), store.DeadLetterQuery{Device: "poison"})
-	require.NoError(t, err)
-	require.Equal(t, codec.Rejected, letters.Items[0].Reason)
-	require.Contains(t, letters.Items[0].Detail, errPicky.Error())
-	require.Contains(t, string(letters.Items[0].Raw), `"seq":7`)
-}
-
-func TestMover_waitsForAStoreThatRefusesEverything(t *testing.T) {
-	r := newRig(t)
-	var away sync.Mutex
-	refusing := true
-	r.into = picky{r.store, func(string) bool { away.Lock(); defer away.Unlock(); return refusing }}
-	r.perm = func(err error) bool { return errors.Is(err, errPicky) }
-	r.cfg.MaxPoison = 5
-	r.telemetry("w1", "b", 1, 100, 1)
-	m := r.start()
-	require.Eventually(t, func() bool { return !m.Status().Healthy }, 20*time.Second, 50*time.Millisecond)
-	require.Contains(t, m.Status().Detail, "schema")
-	away.Lock()
-	refusing = false
-	away.Unlock()
-	r.settled("w1", 100, 0, 0)
-	require.Eventually(t, func() bool { return m.Status().Healthy }, 10*time.Second, 20*time.Millisecond)
-}
-
-// Crashes at random points, with random block borders, resent messages and
-// checkpoints; the seed is printed, CORDON_SEED repeats one.
-func TestMover_randomCrashes(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("CORDON_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
-	rounds := 12
-	if os.Getenv("CORDON_SOAK") != "" {
-		rounds = 500
-	}
-	t.Logf("CORDON_SEED=%d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choices
-	r := newRig(t)
-	points := []string{
-		ingest.FaultBlock, ingest.FaultIntent, ingest.FaultTelemetry, ingest.FaultAudit, ingest.FaultInserted, ingest.FaultAcked, ingest.FaultCheckpoint,
-	}
-	var last, events, dead uint64
-	for range rounds {
-		r.cfg.MaxMessages = 1 + rng.IntN(200)
-		r.cfg.CheckpointEvery = time.Duration(rng.IntN(2)) * time.Hour
-		point, left := points[rng.IntN(len(points))], rng.IntN(8)
-		r.cfg.Fault = func(stream, at string) error {
-			if stream != bus.StreamFleet || at != point {
-				return nil
-			}
-			if left--; left >= 0 {
-				return nil
-			}
-			return errCrash
-		}
-		m := r.start()
-		for range 1 + rng.IntN(4) {
-			n := uint64(1 + rng.IntN(200))
-			r.telemetry("x1", "b", last+1, last+n, 3)
-			last += n
-			if back := uint64(rng.IntN(400)); back < last {
-				r.telemetry("x1", "b", last-back, last, 3)
-			}
-			r.publish("fleet.audit.x1", []byte("line"), nil)
-			r.publish("fleet.telemetry.x1", []byte("{"), nil)
-			events, dead = events+1, dead+1
-		}
-		select {
-		case <-m.done:
-		case <-time.After(300 * time.Millisecond):
-		}
-		m.stop()
-	}
-	r.cfg.Fault = nil
-	r.start()
-	r.settled("x1", last*3, events, dead)
 }
