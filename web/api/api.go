@@ -105,7 +105,6 @@ func (a *API) record(ctx context.Context, id string, done *act, err error) {
 
 // New builds the API; nothing runs yet.
 func New(cfg Config, deps Deps) *API {
-	gin.SetMode(gin.ReleaseMode)
 	if deps.Clock == nil {
 		deps.Clock = time.Now
 	}
@@ -135,7 +134,6 @@ func New(cfg Config, deps Deps) *API {
 }
 
 func humaConfig(cfg Config) huma.Config {
-	huma.DefaultArrayNullable = false // lists are [] and never null
 	config := huma.DefaultConfig("Cordon", cfg.Version)
 	config.Info.Description = "Watches a fleet of devices and draws a cordon around those that go wrong. " +
 		"Times are RFC 3339 in UTC. Lists are {items, next, total}: pass next as cursor for the page after; it is empty at the end. " +

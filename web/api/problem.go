@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/gin-gonic/gin"
 
 	"cordon/internal/fleet"
 )
@@ -74,6 +75,8 @@ func (p *Problem) GetHeaders() http.Header { return p.header }
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 func init() {
+	gin.SetMode(gin.ReleaseMode)
+	huma.DefaultArrayNullable = false // lists are [] and never null
 	// huma makes its own problems (validation, content types) through these
 	// hooks; its defaults would show the text of foreign errors.
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
