@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"cordon/alert/incident"
@@ -50,23 +51,39 @@ func (p *platform) rules(d *detect.Detector) api.Rules {
 	if d != nil {
 		return d
 	}
-	return catalogue{p}
+	return &catalogue{p: p}
 }
 
 // catalogue reads and changes rules through bucket "rule" alone.
-type catalogue struct{ p *platform }
+type catalogue struct {
+	p *platform
 
-func (c catalogue) Rules() []fleet.Rule {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	list, err := c.read(ctx)
-	if err != nil {
-		c.p.log.Warn("rules cannot be read", "error", err)
-	}
-	return list
+	mu   sync.Mutex
+	list []fleet.Rule
+	at   time.Time
 }
 
-func (c catalogue) read(ctx context.Context) ([]fleet.Rule, error) {
+// catalogueFor is how long a read of the bucket serves.
+const catalogueFor = 2 * time.Second
+
+// Rules is the newest list that could be read.
+func (c *catalogue) Rules() []fleet.Rule {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.p.clock(); now.Sub(c.at) > catalogueFor {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		list, err := c.read(ctx)
+		if err != nil {
+			c.p.log.Warn("rules cannot be read", "error", err)
+			return c.list
+		}
+		c.list, c.at = list, now
+	}
+	return c.list
+}
+
+func (c *catalogue) read(ctx context.Context) ([]fleet.Rule, error) {
 	kv, err := c.p.bus.Bucket(ctx, bus.BucketRule)
 	if err != nil {
 		return nil, err
@@ -97,9 +114,11 @@ func (c catalogue) read(ctx context.Context) ([]fleet.Rule, error) {
 	return list, nil
 }
 
-func (c catalogue) SetMode(ctx context.Context, id string, mode fleet.Mode, actor, reason string) (fleet.Rule, error) {
-	// A detector that does not run only puts the change on the log, where the
-	// one that runs finds it.
+// SetMode puts a change on the log, where the detector that runs finds it.
+func (c *catalogue) SetMode(ctx context.Context, id string, mode fleet.Mode, actor, reason string) (fleet.Rule, error) {
+	c.mu.Lock()
+	c.at = time.Time{}
+	c.mu.Unlock()
 	d := detect.New(detect.DefaultConfig(), detect.Deps{Bus: c.p.bus, Decode: decode, Log: c.p.part("detect"), Clock: c.p.clock})
 	return d.SetMode(ctx, id, mode, actor, reason)
 }
@@ -109,6 +128,7 @@ func (p *platform) insight(d *detect.Detector) api.Insight {
 	in := api.Insight{
 		Stages:      p.stages,
 		Expected:    p.expected,
+		AppliesTo:   appliesTo(),
 		Connections: p.bus.Connections,
 		Baselines: func(ctx context.Context, device string) ([]fleet.BaselineState, error) {
 			if d != nil {
@@ -118,6 +138,23 @@ func (p *platform) insight(d *detect.Detector) api.Insight {
 		},
 	}
 	return in
+}
+
+// appliesTo says whether a rule's scope holds a device. Rules are parsed once
+// a version.
+func appliesTo() func(fleet.Rule, fleet.Device) bool {
+	var parsed sync.Map // version → *rule.Rule
+	return func(r fleet.Rule, d fleet.Device) bool {
+		known, ok := parsed.Load(r.Version)
+		if !ok {
+			fresh, err := rule.Parse(r.ID, []byte(r.Source))
+			if err != nil {
+				return false // the detector does not run it either
+			}
+			known, _ = parsed.LoadOrStore(r.Version, fresh)
+		}
+		return known.(*rule.Rule).Scope.Contains(d.ID, d.Cohort, d.Tags)
+	}
 }
 
 // expected is the band of a chart: the device's own baseline, run over its
