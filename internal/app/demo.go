@@ -96,6 +96,7 @@ func (d *demo) begin(ctx context.Context, life *lifecycle, p *platform) error {
 	if d.cfg.History > 0 {
 		cfg.History = d.cfg.History
 	}
+	cfg.Settle = p.settle
 	fleetOf := simulate.NewDemo(cfg, simulate.DemoDeps{Issuer: issuer{p}, Log: p.part("demo"), Clock: p.clock})
 	live := make(chan struct{})
 	var once sync.Once
@@ -148,4 +149,26 @@ func demoURL(address string) string {
 		return "http://" + address
 	}
 	return "http://localhost:" + port
+}
+
+// settle waits until what was sent is stored and judged.
+func (p *platform) settle(ctx context.Context) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var waiting uint64
+		for _, s := range p.local() {
+			if s.Stage == "ingest" || s.Stage == "detect" {
+				waiting += s.Lag
+			}
+		}
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
