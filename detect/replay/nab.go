@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -77,8 +77,7 @@ func scoreSeries(in io.Reader, out io.Writer, settings baseline.Settings) (rows 
 	if _, err := io.WriteString(out, "timestamp,value,anomaly_score\n"); err != nil {
 		return 0, err
 	}
-	var model baseline.Model
-	var speaker baseline.Speaker
+	d := newScorer(settings)
 	for {
 		row, err := reader.Read()
 		if errors.Is(err, io.EOF) {
@@ -87,26 +86,44 @@ func scoreSeries(in io.Reader, out io.Writer, settings baseline.Settings) (rows 
 		if err != nil {
 			return rows, fmt.Errorf("read row %d: %w", rows+2, err)
 		}
-		if len(row) < 2 {
-			return rows, fmt.Errorf("row %d has %d columns, want timestamp,value", rows+2, len(row))
-		}
-		at, err := parseTime(row[0])
+		at, value, err := parseRow(row)
 		if err != nil {
 			return rows, fmt.Errorf("row %d: %w", rows+2, err)
 		}
-		value, err := strconv.ParseFloat(strings.TrimSpace(row[1]), 64)
-		if err != nil {
-			return rows, fmt.Errorf("row %d: value %q is no number", rows+2, row[1])
-		}
-		judged := model.Observe(&settings, at.Unix(), 0, value, true)
-		if !judged.Ready { // as live: what is not learned yet is not judged
-			judged.Surprise = 0
-		}
-		score := min(1, speaker.Speak(judged.Surprise)/10)
-		if _, err := fmt.Fprintf(out, "%s,%s,%.6f\n", row[0], row[1], score); err != nil {
+		if _, err := fmt.Fprintf(out, "%s,%s,%.6f\n", row[0], row[1], d.score(at.Unix(), value)); err != nil {
 			return rows, err
 		}
 		rows++
+	}
+}
+
+// scorer is the live model of one stream and its speaker.
+type scorer struct {
+	settings baseline.Settings
+	model    baseline.Model
+	speaker  baseline.Speaker
+}
+
+func newScorer(settings baseline.Settings) *scorer { return &scorer{settings: settings} }
+
+// score is in [0, 1]: a tenth of the surprise that is worth saying.
+func (d *scorer) score(at int64, value float64) float64 {
+	j := d.model.Observe(&d.settings, at, 0, value, true)
+	if !j.Ready { // as live: what is not learned yet is not judged
+		j.Surprise = 0
+	}
+	return math.Round(min(1, d.speaker.Speak(j.Surprise)/10)*1e6) / 1e6
+}
+
+// Detect scores a labelled series with the production model.
+func Detect(settings baseline.Settings) func(Series) []float64 {
+	return func(s Series) []float64 {
+		d := newScorer(settings)
+		out := make([]float64, len(s.At))
+		for i := range s.At {
+			out[i] = d.score(s.At[i], s.Value[i])
+		}
+		return out
 	}
 }
 
