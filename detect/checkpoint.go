@@ -31,9 +31,11 @@ func (d *Detector) checkpoint(ctx context.Context) error {
 	}
 	w := &wire.Writer{}
 	seen, err := d.seen.MarshalBinary()
-	if err == nil {
+	fences, fencesErr := d.fences.MarshalBinary()
+	if err = errors.Join(err, fencesErr); err == nil {
 		w.String(string(seen))
 		w.String(string(d.engine.Snapshot()))
+		w.String(string(fences))
 	}
 	d.mu.Unlock()
 	pause := time.Since(started)
@@ -77,7 +79,10 @@ func (d *Detector) restore(ctx context.Context) error {
 	r := wire.NewReader(data)
 	seen, state := r.String(), r.String()
 	err = r.Err()
-	filter := fleet.NewSeenFilter()
+	filter, fences := fleet.NewSeenFilter(), fleet.NewFences()
+	if closed := r.String(); r.Err() == nil { // absent in state from before there were fences
+		err = errors.Join(err, fences.UnmarshalBinary([]byte(closed)))
+	}
 	if err == nil {
 		err = filter.UnmarshalBinary([]byte(seen))
 	}
@@ -90,7 +95,7 @@ func (d *Detector) restore(ctx context.Context) error {
 		d.log.Error("the detector's state can't be read; it learns again from the log", "error", err)
 		return nil
 	}
-	d.seen, d.saved = filter, d.engine.Seq()
+	d.seen, d.fences, d.saved = filter, fences, d.engine.Seq()
 	d.update(func(s *status) { s.applied = d.engine.Seq() })
 	return nil
 }
@@ -103,16 +108,12 @@ func (d *Detector) findPublished(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open stream %s: %w", bus.StreamFindings, err)
 	}
-	last, err := stream.GetMsg(ctx, stream.CachedInfo().State.LastSeq)
+	last, f, err := lastFinding(ctx, stream)
 	if errors.Is(err, jetstream.ErrMsgNotFound) || stream.CachedInfo().State.Msgs == 0 {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read last finding: %w", err)
-	}
-	var f fleet.Finding
-	if err := json.Unmarshal(last.Data, &f); err != nil {
-		return fmt.Errorf("decode last finding: %w", err)
+		return err
 	}
 	d.resume = f.StreamSeq
 	d.published = map[string]string{}
@@ -129,6 +130,24 @@ func (d *Detector) findPublished(ctx context.Context) error {
 		d.published[earlier.ID] = earlier.Device
 	}
 	return nil
+}
+
+// lastFinding is the newest finding of the detector's own: those of the
+// quarantine's guards are not of the log.
+func lastFinding(ctx context.Context, stream jetstream.Stream) (*jetstream.RawStreamMsg, fleet.Finding, error) {
+	for seq := stream.CachedInfo().State.LastSeq; ; seq-- {
+		var f fleet.Finding
+		last, err := stream.GetMsg(ctx, seq)
+		if err != nil {
+			return nil, f, fmt.Errorf("read last finding: %w", err)
+		}
+		if err := json.Unmarshal(last.Data, &f); err != nil {
+			return nil, f, fmt.Errorf("decode last finding: %w", err)
+		}
+		if f.RuleID != fleet.GuardRule {
+			return last, f, nil
+		}
+	}
 }
 
 // alreadyPublished says whether a finding is in the stream from before.

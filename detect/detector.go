@@ -57,6 +57,7 @@ type Detector struct {
 	mu     sync.Mutex // engine and seen
 	engine *engine.Engine
 	seen   *fleet.SeenFilter
+	fences *fleet.Fences
 
 	state sync.Mutex // the fields below
 	told  status
@@ -91,7 +92,7 @@ func New(cfg Config, deps Deps) *Detector {
 	}
 	return &Detector{
 		cfg: cfg, deps: deps, log: deps.Log.With("stage", "detect"), metrics: newMetrics(deps.Registry),
-		engine: engine.New(cfg.Engine), seen: fleet.NewSeenFilter(), moved: make(chan struct{}),
+		engine: engine.New(cfg.Engine), seen: fleet.NewSeenFilter(), fences: fleet.NewFences(), moved: make(chan struct{}),
 	}
 }
 
@@ -235,6 +236,10 @@ func (d *Detector) applyAll(batch []jetstream.Msg) (found []fleet.Finding, last 
 		}
 		last = at
 		subject := m.Subject()
+		if d.fences.Void(subject) {
+			d.metrics.skipped.WithLabelValues("quarantined").Inc()
+			continue
+		}
 		record, ok := d.deps.Decode(subject, m.Headers(), m.Data(), at.Timestamp, at.Sequence.Stream, d.engine.Historic(bus.Device(subject)))
 		if !ok {
 			d.metrics.skipped.WithLabelValues("undecodable").Inc()
@@ -243,6 +248,9 @@ func (d *Detector) applyAll(batch []jetstream.Msg) (found []fleet.Finding, last 
 		if record.Device != "" && d.seen.Seen(record.Device, record.Boot, record.Seq) {
 			d.metrics.skipped.WithLabelValues("resent").Inc()
 			continue
+		}
+		if record.Control.Quarantine != nil {
+			d.fences.Apply(*record.Control.Quarantine)
 		}
 		d.metrics.count(&record)
 		found = append(found, d.engine.Apply(record)...)

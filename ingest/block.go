@@ -28,6 +28,7 @@ type block struct {
 	history   []store.HistoryRow
 
 	dropped  []span
+	void     []span          // behind the fence of a quarantine
 	historic map[string]bool // devices that count as historic
 	receipts []receipt
 	ack      jetstream.Msg
@@ -96,8 +97,15 @@ type fleetReader struct {
 	limits  codec.Limits
 	device  func(id string) (fleet.Device, bool)
 	filter  *fleet.SeenFilter
+	fences  *fleet.Fences
 	metrics *metrics
 }
+
+// reasonQuarantined is why a message behind a fence is a dead letter.
+const (
+	reasonQuarantined = "quarantined"
+	detailQuarantined = "the device's quarantine was confirmed before this message: it came from a connection that no longer was"
+)
 
 func (r *fleetReader) decode(m message, historic func(device string) bool) (fleet.Record, *codec.Rejection) {
 	return codec.Decode(m.subject, m.header, m.data, m.receivedAt, m.seq, historic(deviceOf(m.subject)), r.limits)
@@ -114,12 +122,29 @@ func (r *fleetReader) isHistoric(id string) bool {
 }
 
 func (r *fleetReader) skip(m message) {
+	if r.fences.Void(m.subject) {
+		return
+	}
 	if rec, rej := r.decode(m, r.isHistoric); rej == nil {
 		r.filter.Seen(rec.Device, rec.Boot, rec.Seq)
+		r.fence(rec)
+	}
+}
+
+// fence takes note of a quarantine on the log.
+func (r *fleetReader) fence(rec fleet.Record) {
+	if rec.Kind == fleet.ControlKind && rec.Control.Quarantine != nil {
+		r.fences.Apply(*rec.Control.Quarantine)
 	}
 }
 
 func (r *fleetReader) add(b *block, m message) {
+	if r.fences.Void(m.subject) {
+		// No receipt, and not seen: what a released device sends again is new.
+		b.void = appendSeq(b.void, m.seq)
+		b.dead.Append(deadLetter(m, deviceOf(m.subject), reasonQuarantined, detailQuarantined))
+		return
+	}
 	rec, rej := r.decode(m, func(id string) bool {
 		if b.redo != nil || b.historic[id] {
 			return b.historic[id]
@@ -132,6 +157,7 @@ func (r *fleetReader) add(b *block, m message) {
 	})
 	b.receipt(m, rec)
 	if rej == nil {
+		r.fence(rec)
 		seen := r.filter.Seen(rec.Device, rec.Boot, rec.Seq)
 		if b.redo != nil {
 			seen = inSpans(b.redo.Dropped, m.seq)
@@ -148,6 +174,10 @@ func (r *fleetReader) add(b *block, m message) {
 }
 
 func (r *fleetReader) again(from, to *block, m message) {
+	if inSpans(from.void, m.seq) {
+		to.dead.Append(deadLetter(m, deviceOf(m.subject), reasonQuarantined, detailQuarantined))
+		return
+	}
 	if inSpans(from.dropped, m.seq) {
 		return
 	}

@@ -16,8 +16,8 @@ import (
 // checkpointName is the object that holds the filter of resent messages.
 const checkpointName = "ingest-seen"
 
-// checkpoint keeps the filter with the position it belongs to: creation time
-// of the stream and last sequence, eight bytes each, then the filter.
+// checkpoint keeps the filter and the fences with the position they belong to:
+// creation time of the stream and last sequence, eight bytes each, then both.
 type checkpoint struct{ js jetstream.JetStream }
 
 func (c *checkpoint) store(ctx context.Context) (jetstream.ObjectStore, error) {
@@ -28,8 +28,41 @@ func (c *checkpoint) store(ctx context.Context) (jetstream.ObjectStore, error) {
 	return objects, nil
 }
 
-// load restores the filter and returns its position, 0 when there is none.
-func (c *checkpoint) load(ctx context.Context, created time.Time, filter *fleet.SeenFilter) (uint64, error) {
+// stateVersion comes before fences and filter. Before there were fences the
+// filter stood alone, beginning with its own version, 1.
+const stateVersion = 2
+
+func marshalState(filter *fleet.SeenFilter, fences *fleet.Fences) ([]byte, error) {
+	closed, err := fences.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("encode fences: %w", err)
+	}
+	seen, err := filter.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("encode filter of resent messages: %w", err)
+	}
+	out := binary.AppendUvarint([]byte{stateVersion}, uint64(len(closed)))
+	return append(append(out, closed...), seen...), nil
+}
+
+func unmarshalState(raw []byte, filter *fleet.SeenFilter, fences *fleet.Fences) error {
+	if len(raw) > 0 && raw[0] == stateVersion {
+		size, n := binary.Uvarint(raw[1:])
+		if n <= 0 || size > uint64(len(raw)-1-n) {
+			return errors.New("fences are cut off")
+		}
+		raw = raw[1+n:]
+		if err := fences.UnmarshalBinary(raw[:size]); err != nil {
+			return err
+		}
+		raw = raw[size:]
+	}
+	return filter.UnmarshalBinary(raw)
+}
+
+// load restores filter and fences and returns their position, 0 when there is
+// none.
+func (c *checkpoint) load(ctx context.Context, created time.Time, filter *fleet.SeenFilter, fences *fleet.Fences) (uint64, error) {
 	objects, err := c.store(ctx)
 	if err != nil {
 		return 0, err
@@ -47,7 +80,7 @@ func (c *checkpoint) load(ctx context.Context, created time.Time, filter *fleet.
 	if int64(binary.BigEndian.Uint64(raw)) != created.UnixMicro() { //nolint:gosec // what save wrote
 		return 0, nil // of a stream that is gone
 	}
-	if err := filter.UnmarshalBinary(raw[16:]); err != nil {
+	if err := unmarshalState(raw[16:], filter, fences); err != nil {
 		return 0, fmt.Errorf("read checkpoint %s: %w", checkpointName, err)
 	}
 	return binary.BigEndian.Uint64(raw[8:]), nil

@@ -46,6 +46,14 @@
 // from there to the intent's first message, without storing anything. FLEET
 // is trimmed only below the checkpoint, so what must be read again is there.
 //
+// # Fences of quarantines
+//
+// The control record that says that a quarantine is confirmed closes the device's
+// fence; the one that ends it, or lowers it to observe, opens it. A device
+// message behind a closed fence is a dead letter with reason "quarantined". The
+// fences ([fleet.Fences]) are part of the checkpoint and, like the filter, a
+// function of the log.
+//
 // # When something fails
 //
 // ClickHouse away: the worker repeats the insert with growing pauses for as

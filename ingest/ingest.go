@@ -58,8 +58,9 @@ func New(cfg Config, deps Deps) *Mover {
 	m.trim = trimmer{cfg: cfg, deps: deps, metrics: m.metrics}
 	m.fleet = m.worker(deps.Bus.Fleet, bus.StreamFleet, "")
 	filter := fleet.NewSeenFilter()
-	m.fleet.filter, m.fleet.saved = filter, &checkpoint{js: deps.Bus.Core}
-	m.fleet.reader = &fleetReader{limits: cfg.Limits, device: deps.Device, filter: filter, metrics: m.metrics}
+	fences := fleet.NewFences()
+	m.fleet.filter, m.fleet.fences, m.fleet.saved = filter, fences, &checkpoint{js: deps.Bus.Core}
+	m.fleet.reader = &fleetReader{limits: cfg.Limits, device: deps.Device, filter: filter, fences: fences, metrics: m.metrics}
 	for _, h := range histories {
 		w := m.worker(deps.Bus.Core, h.stream, h.history)
 		w.reader = &historyReader{prefix: h.prefix}

@@ -28,6 +28,7 @@ type worker struct {
 
 	reader   reader
 	filter   *fleet.SeenFilter // FLEET only; belongs to fill
+	fences   *fleet.Fences     // the same
 	saved    *checkpoint       // FLEET only
 	position *position
 	source   *source
@@ -97,7 +98,8 @@ func (w *worker) start(ctx context.Context) (*intent, error) {
 	from := uint64(0) // last sequence that need not be read
 	if w.isFleet() {
 		w.filter.Reset()
-		if from, err = w.saved.load(ctx, info.Created, w.filter); err != nil {
+		w.fences.Reset()
+		if from, err = w.saved.load(ctx, info.Created, w.filter, w.fences); err != nil {
 			return nil, err
 		}
 	}
@@ -145,9 +147,9 @@ func (w *worker) checkTail(ctx context.Context, stream jetstream.Stream, from ui
 	end = min(end, at.Last)
 	w.log.Warn("the stream lost its tail", "stream", w.stream, "position", at.Last, "end", end)
 	if from > end {
-		state, err := w.filter.MarshalBinary()
+		state, err := marshalState(w.filter, w.fences)
 		if err != nil {
-			return 0, fmt.Errorf("encode filter of resent messages: %w", err)
+			return 0, err
 		}
 		if err := w.saved.save(ctx, at.Created, end, state); err != nil {
 			return 0, err
@@ -263,7 +265,7 @@ func (w *worker) snapshot(b *block) {
 	if !w.isFleet() || w.deps.Clock().Sub(w.checkpointed) < w.cfg.CheckpointEvery {
 		return
 	}
-	state, err := w.filter.MarshalBinary()
+	state, err := marshalState(w.filter, w.fences)
 	if err != nil {
 		w.log.Error("cannot write the filter of resent messages", "error", err)
 		return

@@ -152,9 +152,15 @@ func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, 
 	if v.refused = standing(device, err == nil, c.serial); v.refused != "" {
 		return v
 	}
-	q, err := g.quarantine(ctx, id)
+	q, revision, err := g.quarantine(ctx, id)
 	if err != nil {
 		return g.unavailable(v, err)
+	}
+	if q.ID != "" && (!q.Active() || q.Level == fleet.Observe) {
+		// What it says from now on must come behind the end of its fence.
+		if err := g.enforcer.journal.Await(ctx, revision); err != nil {
+			return g.unavailable(v, err)
+		}
 	}
 	if q.Active() {
 		switch q.Level {
@@ -213,19 +219,19 @@ func standing(device fleet.Device, known bool, serial string) reason {
 }
 
 // quarantine reads the device's entry from the bucket's leader.
-func (g *Gate) quarantine(ctx context.Context, device string) (fleet.Quarantine, error) {
+func (g *Gate) quarantine(ctx context.Context, device string) (fleet.Quarantine, uint64, error) {
 	entry, err := g.quarantines.Get(ctx, device)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return fleet.Quarantine{}, nil
+		return fleet.Quarantine{}, 0, nil
 	}
 	if err != nil {
-		return fleet.Quarantine{}, fmt.Errorf("read quarantine of %s: %w", device, err)
+		return fleet.Quarantine{}, 0, fmt.Errorf("read quarantine of %s: %w", device, err)
 	}
 	var q fleet.Quarantine
 	if err := json.Unmarshal(entry.Value(), &q); err != nil {
-		return fleet.Quarantine{}, fmt.Errorf("decode quarantine of %s: %w", device, err)
+		return fleet.Quarantine{}, 0, fmt.Errorf("decode quarantine of %s: %w", device, err)
 	}
-	return q, nil
+	return q, entry.Revision(), nil
 }
 
 // unavailable fails closed and marks the gate unhealthy for the next tick.

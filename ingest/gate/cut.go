@@ -152,7 +152,7 @@ func barrier() {
 // no reason to stay unconfirmed.
 func (e *enforcer) fence(ctx context.Context, q fleet.Quarantine) {
 	data, err := json.Marshal(fleet.Control{Quarantine: &fleet.QuarantineChange{
-		Device: q.Device, Active: true, Level: q.Level, State: fleet.Confirmed,
+		Device: q.Device, ID: q.ID, Active: true, Level: q.Level, State: fleet.Confirmed,
 	}})
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, readWait)

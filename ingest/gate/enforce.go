@@ -364,7 +364,7 @@ func (e *enforcer) saveRefusals(ctx context.Context) {
 
 // record puts a change on the FLEET log.
 func (e *enforcer) record(q fleet.Quarantine, revision uint64) error {
-	change := fleet.QuarantineChange{Device: q.Device, Active: q.Active(), Level: q.Level, State: q.State}
+	change := fleet.QuarantineChange{Device: q.Device, ID: q.ID, Active: q.Active(), Level: q.Level, State: q.State}
 	if change.Active {
 		change.State = fleet.Requested // the fence says that it is confirmed
 	}

@@ -55,7 +55,7 @@ func TestGate_isolateCutsNATS(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		msg, err := stream.GetLastMsgForSubject(t.Context(), "fleet.control.quarantine.d1")
-		return err == nil && string(msg.Data) == `{"quarantine":{"device":"d1","active":false,"level":"isolate","state":"released"}}`
+		return err == nil && string(msg.Data) == `{"quarantine":{"device":"d1","id":"d1.1","active":false,"level":"isolate","state":"released"}}`
 	}, patience, poll)
 	require.EqualValues(t, 3, w.Stored(t, "fleet.control.quarantine.d1"), "requested, confirmed, released")
 }

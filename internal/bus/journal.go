@@ -32,6 +32,8 @@ type Journal struct {
 	mu    sync.Mutex
 	queue []change
 	last  uint64 // newest revision that was added
+	done  uint64 // revision up to which changes are on the log
+	moved chan struct{}
 }
 
 type change struct {
@@ -42,7 +44,7 @@ type change struct {
 
 // NewJournal makes an inert journal whose position has the given key.
 func (b *Bus) NewJournal(key string, log *slog.Logger) *Journal {
-	return &Journal{bus: b, key: key, log: log, wake: make(chan struct{}, 1)}
+	return &Journal{bus: b, key: key, log: log, wake: make(chan struct{}, 1), moved: make(chan struct{})}
 }
 
 // Add takes the change with a revision of the bucket; data nil only moves the
@@ -60,6 +62,30 @@ func (j *Journal) Add(revision uint64, subject string, data []byte) {
 	case j.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Await returns once the change with the revision, and all before it, are on
+// the log.
+func (j *Journal) Await(ctx context.Context, revision uint64) error {
+	for {
+		j.mu.Lock()
+		done, moved := j.done, j.moved
+		j.mu.Unlock()
+		if done >= revision {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the change is on the log: %w", ctx.Err())
+		}
+	}
+}
+
+func (j *Journal) reached(position uint64) {
+	j.done = max(j.done, position)
+	close(j.moved)
+	j.moved = make(chan struct{})
 }
 
 // MsgID names the message of a revision, for the broker's de-duplication.
@@ -88,6 +114,9 @@ func (j *Journal) Run(ctx context.Context) error {
 		return err
 	}
 	saved := position
+	j.mu.Lock()
+	j.reached(position)
+	j.mu.Unlock()
 	defer func() {
 		// For the next start; without it changes are only published twice.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalSave)
@@ -142,6 +171,7 @@ func (j *Journal) drain(ctx context.Context, position *uint64) {
 		*position = max(*position, next.revision)
 		j.mu.Lock()
 		j.queue = j.queue[1:]
+		j.reached(*position)
 		j.mu.Unlock()
 	}
 }

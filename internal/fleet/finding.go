@@ -74,3 +74,10 @@ func FindingID(ruleID, ruleVersion, device, groupBy string, windowStart time.Tim
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+// GuardRule is the rule id of findings that the guards of automatic
+// quarantines raise about the fleet.
+const GuardRule = "quarantine-guard"
+
+// FleetID is the device of findings about the fleet as a whole.
+const FleetID = "fleet"

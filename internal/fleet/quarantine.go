@@ -83,7 +83,7 @@ type DeadLetter struct {
 	Device     string    `json:"device"`
 	Subject    string    `json:"subject"`
 	ReceivedAt time.Time `json:"received_at"`
-	Reason     string    `json:"reason"` // a code: malformed, oversized, mistyped, not_finite, too_old, too_new, too_many, rejected
+	Reason     string    `json:"reason"` // a code: malformed, oversized, mistyped, not_finite, too_old, too_new, too_many, rejected, quarantined
 	Detail     string    `json:"detail"` // one sentence: what and where
 	Raw        []byte    `json:"raw"`
 }

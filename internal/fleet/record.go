@@ -96,6 +96,7 @@ type DeviceChange struct {
 // do not train baselines and its silence is expected.
 type QuarantineChange struct {
 	Device string          `json:"device"`
+	ID     string          `json:"id,omitempty"` // of the decision
 	Active bool            `json:"active"`
 	Level  Level           `json:"level"`
 	State  QuarantineState `json:"state,omitempty"` // requested, confirmed (what follows of the device is void), released or expired
