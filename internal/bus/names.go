@@ -33,12 +33,14 @@ const (
 	BucketDelivery   = "delivery" // fleet.Delivery by id, newest state
 	BucketPosition   = "position" // stream positions: intents of the mover, checkpoints of the detector
 	BucketCounter    = "counter"  // counters advanced by compare-and-set
+	BucketIdentity   = "identity" // makers, fleet tokens, keys seen; never copied to ClickHouse
+	BucketErasure    = "erasure"  // the erasure ledger, by device
 )
 
 // Buckets lists every bucket.
 var Buckets = []string{
 	BucketDevice, BucketQuarantine, BucketIncident, BucketRule, BucketOperator,
-	BucketSession, BucketDelivery, BucketPosition, BucketCounter,
+	BucketSession, BucketDelivery, BucketPosition, BucketCounter, BucketIdentity, BucketErasure,
 }
 
 // ObjectsCheckpoint is the object store that holds detector state.
@@ -54,6 +56,7 @@ const (
 	SubjectReceipt     = "fleet.receipt"
 	SubjectCommand     = "fleet.command"
 	SubjectQuarantine  = "fleet.quarantine"
+	SubjectIdentity    = "fleet.identity"      // + .<device>: a device asks for its next certificate; + .answer, .rotate: what it hears
 	SubjectFinding     = "cordon.finding"      // + .<device>
 	SubjectIncident    = "cordon.incident"     // + .<incident>
 	SubjectDecision    = "cordon.quarantine"   // + .<device>: a quarantine changed

@@ -65,4 +65,37 @@ type Device struct {
 	// it is unused. It never leaves the bucket.
 	TokenHash      string    `json:"token_hash,omitempty"`
 	TokenExpiresAt time.Time `json:"token_expires_at,omitzero"`
+
+	// Credential says how it proves who it is; empty is by certificate.
+	Credential Credential `json:"credential,omitempty"`
+	Authority  string     `json:"authority,omitempty"`   // id of the authority that signed its certificate
+	KeyHash    string     `json:"key_hash,omitempty"`    // SHA-256 of its public key (SPKI), in hex
+	HardwareID string     `json:"hardware_id,omitempty"` // as it or the enrolment says, such as a serial number
+	Maker      string     `json:"maker,omitempty"`       // whose certificate it shows
+	Gateway    string     `json:"gateway,omitempty"`     // device that speaks for it; empty: it speaks for itself
+	// Next is a credential that was issued and has not connected yet. Until it
+	// does, the old one is good.
+	Next     *NextCredential `json:"next,omitempty"`
+	RotateAt time.Time       `json:"rotate_at,omitzero"` // when an operator asked for a new key
+	ErasedAt time.Time       `json:"erased_at,omitzero"`
+}
+
+// Credential is how a device proves who it is.
+type Credential string
+
+// The ways to prove an identity.
+const (
+	ByCertificate Credential = "certificate" // of Cordon's own authority
+	ByToken       Credential = "token"       // a long secret, for devices without certificates
+	ByMaker       Credential = "maker"       // a certificate of its maker
+	ByGateway     Credential = "gateway"     // none: its gateway speaks for it
+)
+
+// NextCredential is what will replace a device's credential once it connects.
+type NextCredential struct {
+	Serial    string    `json:"serial"`
+	KeyHash   string    `json:"key_hash,omitempty"`
+	Authority string    `json:"authority,omitempty"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
 }
