@@ -33,6 +33,8 @@ const (
 	BucketDelivery   = "delivery" // fleet.Delivery by id, newest state
 	BucketPosition   = "position" // stream positions: intents of the mover, checkpoints of the detector
 	BucketCounter    = "counter"  // counters advanced by compare-and-set
+	BucketSilence    = "silence"  // fleet.Silence by id
+	BucketReceiver   = "receiver" // receivers with sealed secrets, what is known of them, undelivered messages; never copied to ClickHouse
 	BucketIdentity   = "identity" // makers, fleet tokens, keys seen; never copied to ClickHouse
 	BucketErasure    = "erasure"  // the erasure ledger, by device
 )

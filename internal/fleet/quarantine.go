@@ -64,10 +64,10 @@ type Connection struct {
 type Delivery struct {
 	ID        string    `json:"id"` // <incident change id>.<receiver>
 	Receiver  string    `json:"receiver"`
-	Kind      string    `json:"kind"` // webhook, slack
+	Kind      string    `json:"kind"` // webhook, slack, …
 	Incident  string    `json:"incident"`
 	Change    string    `json:"change"`
-	State     string    `json:"state"` // pending, delivered, failed
+	State     string    `json:"state"` // pending, delivered, failed, suppressed
 	Attempts  int       `json:"attempts"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
@@ -75,6 +75,46 @@ type Delivery struct {
 	Error     string    `json:"error,omitempty"`  // last error, without secrets
 	LatencyMS float64   `json:"latency_ms"`       // of the last attempt
 	NextAt    time.Time `json:"next_at,omitzero"` // of the next attempt, while pending
+
+	Route    string `json:"route,omitempty"`     // the route that chose the receiver
+	Why      string `json:"why,omitempty"`       // why it was chosen, or what keeps it back
+	HeldBy   string `json:"held_by,omitempty"`   // the silence or incident that keeps it back, while suppressed
+	Batch    string `json:"batch,omitempty"`     // the message that carried it together with others
+	Replays  int    `json:"replays,omitempty"`   // how often it was tried again by hand
+	Request  string `json:"request,omitempty"`   // what was sent last, without secrets, at most 4 KiB
+	Answer   string `json:"answer,omitempty"`    // what came back, without secrets, at most 1 KiB
+	ActionBy string `json:"action_by,omitempty"` // who tested or replayed it
+}
+
+// Silence keeps notifications back while it lasts. It is an entry of the
+// key-value bucket "silence" (key = ID).
+type Silence struct {
+	ID          string    `json:"id" yaml:"id,omitempty"`
+	Maintenance bool      `json:"maintenance,omitempty" yaml:"maintenance,omitempty"` // planned work on what it matches
+	Match       Match     `json:"match" yaml:"match"`
+	StartsAt    time.Time `json:"starts_at,omitzero" yaml:"starts_at,omitempty"` // zero: at once
+	EndsAt      time.Time `json:"ends_at" yaml:"ends_at"`
+	Owner       string    `json:"owner" yaml:"owner"`
+	Reason      string    `json:"reason" yaml:"reason"`
+	CreatedAt   time.Time `json:"created_at,omitzero" yaml:"-"`
+	EndedBy     string    `json:"ended_by,omitempty" yaml:"-"` // who ended it before its time
+}
+
+// ActiveAt says whether the silence is in force.
+func (s Silence) ActiveAt(now time.Time) bool {
+	return !now.Before(s.StartsAt) && now.Before(s.EndsAt)
+}
+
+// Match selects incidents: every list that is not empty must hold the
+// incident's value, or one of its values.
+type Match struct {
+	Severities []Severity `json:"severities,omitempty" yaml:"severities,omitempty"`
+	Cohorts    []string   `json:"cohorts,omitempty" yaml:"cohorts,omitempty"`
+	Sites      []string   `json:"sites,omitempty" yaml:"sites,omitempty"`
+	Tags       []string   `json:"tags,omitempty" yaml:"tags,omitempty"`
+	Rules      []string   `json:"rules,omitempty" yaml:"rules,omitempty"`
+	Devices    []string   `json:"devices,omitempty" yaml:"devices,omitempty"`
+	Scopes     []string   `json:"scopes,omitempty" yaml:"scopes,omitempty"`
 }
 
 // DeadLetter is a message that could not be accepted.
