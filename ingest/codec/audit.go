@@ -15,17 +15,26 @@ func (m *message) audit(rec *fleet.Record) *Rejection {
 	var rej *Rejection
 	switch ct := m.contentType(); ct {
 	case "application/json":
-		rej = m.auditJSON(rec)
-	case "text/plain", "application/syslog", "application/octet-stream":
+		if rej = m.auditJSON(rec); rej != nil && looksForeign(m.payload) {
+			rec.Audit = nil
+			rej = m.auditLines(rec)
+		}
+	case "text/plain", "application/syslog", "application/octet-stream", "application/x-ndjson", "application/jsonlines":
 		rej = m.auditLines(rec)
+	case fleet.ContentCBOR:
+		rej = m.auditCBOR(rec)
+	case fleet.ContentProtobuf, "application/protobuf", "application/vnd.google.protobuf":
+		rej = m.auditProtobuf(rec)
 	case "":
-		if looksJSON(m.payload) {
+		if decode := m.sniffAudit(); decode != nil {
+			rej = decode(rec)
+		} else if looksJSON(m.payload) && !looksForeign(m.payload) {
 			rej = m.auditJSON(rec)
 		} else {
 			rej = m.auditLines(rec)
 		}
 	default:
-		rej = reject(Rejected, "content type %q is not accepted for audit events, use application/json or text/plain", ct)
+		rej = reject(Rejected, "content type %q is not accepted for audit events, use application/json, text/plain, %s or %s", ct, fleet.ContentCBOR, fleet.ContentProtobuf)
 	}
 	if rej != nil {
 		return rej
@@ -54,6 +63,14 @@ func looksJSON(data []byte) bool {
 	}
 	rest := bytes.TrimLeft(data[1:], " \t\r\n")
 	return len(rest) == 0 || rest[0] == '{' || rest[0] == ']'
+}
+
+// looksForeign says whether the first line is an object of another program's
+// log: Zeek's, or journald's export.
+func looksForeign(data []byte) bool {
+	line, _, _ := bytes.Cut(bytes.TrimLeft(data, " \t\r\n"), []byte{'\n'})
+	line = line[:min(len(line), 4096)]
+	return bytes.Contains(line, []byte(`"id.orig_h"`)) || bytes.Contains(line, []byte(`"__REALTIME_TIMESTAMP"`))
 }
 
 // event is an audit event as devices write it.
@@ -242,6 +259,11 @@ func (m *message) event(at place, receivedAt time.Time) (fleet.AuditEvent, *Reje
 	if err := json.Unmarshal(m.payload[at.from:at.to], &in); err != nil {
 		return fleet.AuditEvent{}, jsonRejection("audit JSON", err, at.from, at.to)
 	}
+	return m.checkEvent(in, receivedAt)
+}
+
+// checkEvent makes an audit event of what a device wrote.
+func (m *message) checkEvent(in event, receivedAt time.Time) (fleet.AuditEvent, *Rejection) {
 	out := fleet.AuditEvent{
 		ObservedAt: in.TS.Time, Class: in.Class, Activity: in.Activity, Outcome: in.Outcome,
 		Program: in.Program, Actor: in.Actor, User: in.User, Message: in.Message, Repeat: in.Repeat,

@@ -15,7 +15,7 @@ import (
 
 // Version names what Decode makes of its input. It changes whenever the same
 // bytes decode to something else.
-const Version = "1"
+const Version = "2"
 
 // Reasons why a message is no record: the codes of fleet.DeadLetter.
 const (
@@ -84,20 +84,6 @@ func reject(reason, format string, args ...any) *Rejection {
 	return &Rejection{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Decode makes a record of one message of the FLEET log. historic lifts the
-// limits on the age of its data. With a rejection the record still carries
-// StreamSeq and ReceivedAt and, as far as they were understood, Kind, Device,
-// Boot and Seq; it never carries readings, events or a change then.
-func Decode(subject string, header map[string][]string, data []byte, receivedAt time.Time, streamSeq uint64, historic bool, limits Limits) (fleet.Record, *Rejection) {
-	rec := fleet.Record{StreamSeq: streamSeq, ReceivedAt: receivedAt.UTC()}
-	m := message{header: header, payload: data, historic: historic, limits: limits}
-	rej := m.decode(subject, &rec)
-	if rej != nil {
-		rec.Readings, rec.Audit, rec.Tick, rec.Control = nil, nil, fleet.Tick{}, fleet.Control{}
-	}
-	return rec, rej
-}
-
 type message struct {
 	header   map[string][]string
 	payload  []byte
@@ -105,7 +91,7 @@ type message struct {
 	limits   Limits
 }
 
-func (m *message) decode(subject string, rec *fleet.Record) *Rejection {
+func (m *message) decode(subject string, out *Decoder, rec *fleet.Record) *Rejection {
 	what, device, rej := address(subject)
 	rec.Kind, rec.Device = what, device
 	switch {
@@ -123,10 +109,7 @@ func (m *message) decode(subject string, rec *fleet.Record) *Rejection {
 		if rej := m.identity(rec); rej != nil {
 			return rej
 		}
-		if ct := m.contentType(); ct != "" && ct != "application/json" {
-			return reject(Rejected, "content type %q is not accepted for telemetry, use application/json", ct)
-		}
-		return m.telemetry(rec)
+		return m.telemetry(out, rec)
 	default:
 		if rej := m.identity(rec); rej != nil {
 			return rej

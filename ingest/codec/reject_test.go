@@ -53,7 +53,7 @@ func TestDecode_rejections(t *testing.T) {
 		{"fleet.telemetry.d1", `{"metrics":{"a":1e999}}`, codec.NotFinite, "too large"},
 		{"fleet.telemetry.d1", `{"ts":"2026-11-24T12:11:00Z","metrics":{"a":1}}`, codec.TooNew, "a was observed at 2026-11-24T12:11:00Z, 11m0s after receipt"},
 		{"fleet.telemetry.d1", `{"ts":"2026-11-17T11:59:00Z","metrics":{"a":1}}`, codec.TooOld, "168h1m0s before receipt"},
-		{"fleet.telemetry.d1", `{"readings":[{"metric":"a","value":1},{"ts":"9999-01-01T00:00:00Z","metric":"b","value":1}]}`, codec.TooNew, "b was"},
+		{"fleet.telemetry.d1", `{"readings":[{"metric":"a","value":1},{"ts":"9999-01-01T00:00:00Z","metric":"b","value":1}]}`, codec.TooNew, "observed at"},
 		{"fleet.telemetry.d1", `{"ts":1e300,"metrics":{"a":1}}`, codec.TooNew, "past the year"},
 		{"fleet.telemetry.d1", `{"ts":0,"metrics":{"a":1}}`, codec.TooOld, "1970"},
 		{"fleet.telemetry.d1", many, codec.TooMany, "more than 10000 readings"},
@@ -102,10 +102,14 @@ func TestDecode_rejections(t *testing.T) {
 func TestDecode_contentTypes(t *testing.T) {
 	for _, tc := range []struct{ subject, contentType, payload, reason string }{
 		{"fleet.telemetry.d1", "application/json; charset=utf-8", `{"metrics":{"a":1}}`, ""},
-		{"fleet.telemetry.d1", "application/cbor", `{"metrics":{"a":1}}`, codec.Rejected},
+		{"fleet.telemetry.d1", "application/cbor", `{"metrics":{"a":1}}`, codec.Mistyped},
+		{"fleet.telemetry.d1", "application/x-protobuf", `{"metrics":{"a":1}}`, codec.Malformed},
+		{"fleet.telemetry.d1", "text/plain", `{"metrics":{"a":1}}`, codec.Rejected},
 		{"fleet.audit.d1", "application/json", `x`, codec.Malformed},
 		{"fleet.audit.d1", "text/plain", `{"message":"x"}`, ""},
-		{"fleet.audit.d1", "application/x-protobuf", `x`, codec.Rejected},
+		{"fleet.audit.d1", "application/x-protobuf", `x`, codec.Malformed},
+		{"fleet.audit.d1", "application/cbor", `x`, codec.Malformed},
+		{"fleet.audit.d1", "application/xml", `x`, codec.Rejected},
 	} {
 		_, rej := codec.Decode(tc.subject, map[string][]string{"Content-Type": {tc.contentType}}, []byte(tc.payload), received, 1, false, codec.DefaultLimits())
 		if tc.reason == "" {

@@ -5,47 +5,26 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"cordon/internal/fleet"
 )
 
-// names keeps metric names and boot ids between messages, so that a reading
-// costs no allocation. What Decode returns does not depend on it.
-type names struct{ known map[string]string }
-
-const maxNames = 4096
-
-var namePool = sync.Pool{New: func() any { return &names{known: make(map[string]string)} }}
-
-func (n *names) text(b []byte) string {
-	if s, ok := n.known[string(b)]; ok {
-		return s
-	}
-	if len(n.known) >= maxNames {
-		clear(n.known)
-	}
-	s := string(b)
-	n.known[s] = s
-	return s
-}
-
-// telemetry is the state of decoding one telemetry message.
+// telemetry is the state of decoding one telemetry message of JSON.
 type telemetry struct {
 	*message
 	scanner
-	names *names
-	rec   *fleet.Record
-	ts    time.Time // the message's own time
+	out *Decoder
+	rec *fleet.Record
+	ts  int64 // the message's own time, Unix ns, or unset
 
 	lastText []byte // the last time text, and what it meant
-	lastTime time.Time
+	lastTime int64
 }
 
-func (m *message) telemetry(rec *fleet.Record) *Rejection {
-	t := telemetry{message: m, scanner: scanner{data: m.payload}, rec: rec, names: namePool.Get().(*names)}
-	defer namePool.Put(t.names)
+func (m *message) telemetryJSON(out *Decoder, rec *fleet.Record) *Rejection {
+	t := &out.json
+	*t = telemetry{message: m, scanner: scanner{data: m.payload}, rec: rec, out: out, ts: unset}
 	if c := t.peek(); c != '{' && t.pos < len(t.data) {
 		if c == '[' || c == '"' || c == '-' || c-'0' <= 9 {
 			return reject(Mistyped, "message starts with %q, expected a JSON object", c)
@@ -61,7 +40,7 @@ func (m *message) telemetry(rec *fleet.Record) *Rejection {
 	if rej := t.end(); rej != nil {
 		return rej
 	}
-	return t.finish()
+	return m.finish(out, rec, t.ts)
 }
 
 const (
@@ -118,7 +97,7 @@ func (t *telemetry) field(key []byte) (int, *Rejection) {
 		if rej != nil {
 			return 0, rej
 		}
-		return sawBoot, t.setBoot(t.rec, t.names.text(text))
+		return sawBoot, t.setBoot(t.rec, t.out.names.text(text))
 	case "seq":
 		seq, rej := t.integer("seq")
 		t.rec.Seq = seq
@@ -174,29 +153,35 @@ func (t *telemetry) value(what string) (float64, *Rejection) {
 	return v, nil
 }
 
-// time reads RFC 3339 text or a Unix time in seconds or milliseconds.
-func (t *telemetry) time() (time.Time, *Rejection) {
+// time reads RFC 3339 text or a Unix time in seconds or milliseconds, as Unix
+// nanoseconds.
+func (t *telemetry) time() (int64, *Rejection) {
 	if c := t.peek(); c == '"' {
 		start := t.pos
 		text, rej := t.text("a time")
 		if rej != nil {
-			return time.Time{}, rej
+			return 0, rej
 		}
 		if t.lastText != nil && bytes.Equal(text, t.lastText) {
 			return t.lastTime, nil
 		}
 		at, err := parseTime(text)
 		if err != nil {
-			return time.Time{}, reject(Malformed, "ts %q at byte %d is not RFC 3339 such as 2026-11-22T17:30:00Z", clip(string(text)), start+1)
+			return 0, reject(Malformed, "ts %q at byte %d is not RFC 3339 such as 2026-11-22T17:30:00Z", clip(string(text)), start+1)
 		}
-		t.lastText, t.lastTime = text, at
-		return at, nil
+		ns, rej := t.nanos(at, t.rec.ReceivedAt)
+		t.lastText, t.lastTime = text, ns
+		return ns, rej
 	}
 	v, rej := t.value("ts")
 	if rej != nil {
-		return time.Time{}, rej
+		return 0, rej
 	}
-	return unixTime(v)
+	at, rej := unixTime(v)
+	if rej != nil {
+		return 0, rej
+	}
+	return t.nanos(at, t.rec.ReceivedAt)
 }
 
 func parseTime(text []byte) (time.Time, error) {
@@ -241,12 +226,12 @@ func (t *telemetry) metrics() *Rejection {
 		if rej := t.checkMetric(key, start); rej != nil {
 			return rej
 		}
-		name := t.names.text(key)
+		name := t.out.names.text(key)
 		v, rej := t.value(name)
 		if rej != nil {
 			return rej
 		}
-		if rej := t.add(fleet.Reading{Metric: name, Value: v}); rej != nil {
+		if rej := t.out.add(t.message, name, unset, v); rej != nil {
 			return rej
 		}
 	}
@@ -262,65 +247,61 @@ func (t *telemetry) readings() *Rejection {
 		if rej != nil || !more {
 			return rej
 		}
-		reading, rej := t.reading()
-		if rej != nil {
-			return rej
-		}
-		if rej := t.add(reading); rej != nil {
+		if rej := t.reading(); rej != nil {
 			return rej
 		}
 	}
 }
 
-func (t *telemetry) reading() (fleet.Reading, *Rejection) {
-	var out fleet.Reading
+func (t *telemetry) reading() *Rejection {
+	metric, value, at := "", 0.0, int64(unset)
 	start := t.pos
 	if rej := t.open('{', "a reading", "an object"); rej != nil {
-		return out, rej
+		return rej
 	}
 	hasValue, hasMetric := false, false
 	for first := true; ; first = false {
 		more, rej := t.next(first, '}', "a field name")
 		if rej != nil {
-			return out, rej
+			return rej
 		}
 		if !more {
 			break
 		}
 		key, rej := t.key()
 		if rej != nil {
-			return out, rej
+			return rej
 		}
 		switch string(key) {
 		case "metric":
-			at := t.pos
+			place := t.pos
 			name, rej := t.typedText("metric")
 			if rej != nil {
-				return out, rej
+				return rej
 			}
-			if rej := t.checkMetric(name, at); rej != nil {
-				return out, rej
+			if rej := t.checkMetric(name, place); rej != nil {
+				return rej
 			}
-			out.Metric, hasMetric = t.names.text(name), true
+			metric, hasMetric = t.out.names.text(name), true
 		case "value":
-			if out.Value, rej = t.value("value"); rej != nil {
-				return out, rej
+			if value, rej = t.value("value"); rej != nil {
+				return rej
 			}
 			hasValue = true
 		case "ts":
-			if out.ObservedAt, rej = t.time(); rej != nil {
-				return out, rej
+			if at, rej = t.time(); rej != nil {
+				return rej
 			}
 		default:
 			if rej := t.skip(3); rej != nil {
-				return out, rej
+				return rej
 			}
 		}
 	}
 	if !hasMetric || !hasValue {
-		return out, reject(Malformed, "reading at byte %d lacks its %s", start+1, missing(hasMetric))
+		return reject(Malformed, "reading at byte %d lacks its %s", start+1, missing(hasMetric))
 	}
-	return out, nil
+	return t.out.add(t.message, metric, at, value)
 }
 
 func missing(hasMetric bool) string {
@@ -342,25 +323,13 @@ func (t *telemetry) open(bracket byte, what, want string) *Rejection {
 	return t.expect(bracket, what)
 }
 
-func (t *telemetry) add(r fleet.Reading) *Rejection {
-	switch n := len(t.rec.Readings); {
-	case n >= t.limits.MaxReadings:
-		return reject(TooMany, "message holds more than %d readings", t.limits.MaxReadings)
-	case t.rec.Readings == nil:
-		// A guess: a reading takes some 25 bytes in the short form, 60 in the long one.
-		t.rec.Readings = make([]fleet.Reading, 0, min(len(t.data)/24+1, t.limits.MaxReadings))
-	}
-	t.rec.Readings = append(t.rec.Readings, r)
-	return nil
-}
-
 // checkMetric allows [A-Za-z0-9_.:/-]{1,128}.
-func (t *telemetry) checkMetric(name []byte, at int) *Rejection {
+func (m *message) checkMetric(name []byte, at int) *Rejection {
 	switch {
 	case len(name) == 0:
 		return reject(Malformed, "metric name at byte %d is empty", at+1)
-	case len(name) > t.limits.MaxMetric:
-		return reject(TooMany, "metric name at byte %d has %d bytes, the limit is %d", at+1, len(name), t.limits.MaxMetric)
+	case len(name) > m.limits.MaxMetric:
+		return reject(TooMany, "metric name at byte %d has %d bytes, the limit is %d", at+1, len(name), m.limits.MaxMetric)
 	}
 	for _, c := range name {
 		if !metricByte[c] {
@@ -377,30 +346,3 @@ var metricByte = func() (ok [256]bool) {
 	}
 	return ok
 }()
-
-// finish fills in times that were left out and checks all of them.
-func (t *telemetry) finish() *Rejection {
-	own := t.ts
-	if own.IsZero() {
-		own = t.rec.ReceivedAt
-	}
-	var checked time.Time
-	for i := range t.rec.Readings {
-		r := &t.rec.Readings[i]
-		if r.ObservedAt.IsZero() {
-			r.ObservedAt = own
-		}
-		if r.ObservedAt.Equal(checked) {
-			continue
-		}
-		if rej := t.checkTime(r.ObservedAt, t.rec.ReceivedAt); rej != nil {
-			rej.Detail = r.Metric + " was " + rej.Detail
-			return rej
-		}
-		checked = r.ObservedAt
-	}
-	if len(t.rec.Readings) == 0 && !t.ts.IsZero() {
-		return t.checkTime(t.ts, t.rec.ReceivedAt)
-	}
-	return nil
-}
