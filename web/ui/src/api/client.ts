@@ -15,7 +15,7 @@ export class ApiError extends Error {
   readonly retryAfterSeconds: number;
 
   constructor(status: number, problem: Partial<Schemas["Problem"]> | undefined, response?: Response) {
-    super(problem?.detail || sentenceFor(status));
+    super(asSentence(problem?.detail || sentenceFor(status)));
     this.name = "ApiError";
     this.status = status;
     this.code = problem?.code ?? "";
@@ -23,6 +23,12 @@ export class ApiError extends Error {
     this.fields = problem?.errors ?? [];
     this.retryAfterSeconds = Number(response?.headers.get("Retry-After") ?? 0);
   }
+}
+
+/** Go writes errors in small letters and without a stop. */
+function asSentence(text: string): string {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
 }
 
 function sentenceFor(status: number): string {

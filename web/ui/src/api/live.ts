@@ -40,10 +40,15 @@ class Live {
 
   start() {
     if (this.source || this.retry) return;
+    // The browser knows sooner than the stream that the network is gone.
+    window.addEventListener("offline", this.gone);
+    window.addEventListener("online", this.back);
     this.open();
   }
 
   stop() {
+    window.removeEventListener("offline", this.gone);
+    window.removeEventListener("online", this.back);
     clearTimeout(this.retry);
     clearTimeout(this.timer);
     this.retry = undefined;
@@ -61,6 +66,11 @@ class Live {
     this.source?.close();
     this.open();
   }
+
+  private gone = () => {
+    if (this.source) this.lost(this.source);
+  };
+  private back = () => this.now();
 
   subscribe = (listener: () => void) => {
     this.listeners.add(listener);

@@ -9,10 +9,10 @@ export function Door({ children }: { children: ReactNode }) {
       <div className="cd-door-art" aria-hidden="true">
         <Fleet />
       </div>
-      <span className="cd-door-brand">
+      <header className="cd-door-brand">
         <Logo size={24} />
         Cordon
-      </span>
+      </header>
       <main className="cd-door-form">{children}</main>
     </div>
   );

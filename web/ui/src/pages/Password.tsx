@@ -7,7 +7,7 @@ import { ApiError } from "../api/client";
 import { changePassword, queryClient, sessionQuery } from "../api/queries";
 import { Button } from "../parts/Button";
 import { Door } from "./Door";
-import { safeNext } from "./SignIn";
+import { safeNext } from "./next";
 import { checks, strength } from "./strength";
 
 /** Choosing one's own password: forced after a one-time password, or by wish. */

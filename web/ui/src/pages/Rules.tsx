@@ -286,7 +286,7 @@ function RuleBody({ rule, onMode }: { rule: Rule; onMode: (mode: Mode) => void }
         )}
       </Facts>
       <section>
-        <h3 className="cd-h2">YAML</h3>
+        <h2 className="cd-h2">YAML</h2>
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolling box must be reachable by keyboard */}
         <section className="cd-yaml" tabIndex={0} aria-label={`YAML of ${rule.id}`}>
           <pre>

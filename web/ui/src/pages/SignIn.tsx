@@ -8,11 +8,7 @@ import { Button } from "../parts/Button";
 import { useNow } from "../parts/When";
 import { duration } from "../words/format";
 import { Door } from "./Door";
-
-/** Only addresses inside the dashboard. */
-export function safeNext(next: string | undefined): string {
-  return next?.startsWith("/") && !next.startsWith("//") && !next.startsWith("/\\") ? next : "/";
-}
+import { safeNext } from "./next";
 
 export function SignIn() {
   const { next } = useSearch({ from: "/sign-in" });
@@ -64,7 +60,7 @@ export function SignIn() {
             <IconAlertTriangle className="cd-icon" />
             <span>
               {fault}
-              {waiting > 0 && ` Try again in ${duration(waiting)}.`}
+              {waiting > 0 && !fault.includes("try again") && ` Try again in ${duration(waiting)}.`}
             </span>
           </div>
         )}

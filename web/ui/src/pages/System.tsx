@@ -31,7 +31,7 @@ export function SystemPage() {
           <Lede data={query.data} />
           <Panel title="The path of a reading" flush>
             <ol className="cd-stages">
-              {query.data.stages.map((s) => (
+              {inOrder(query.data.stages).map((s) => (
                 <Stage key={s.stage} s={s} />
               ))}
             </ol>
@@ -80,6 +80,14 @@ function Lede({ data }: { data: System }) {
   );
 }
 
+const path = ["gate", "stream", "ingest", "engine", "detect", "incident", "quarantine", "notify", "web"];
+
+/** As a reading meets them. */
+function inOrder(stages: readonly StageStatus[]): StageStatus[] {
+  const place = (s: StageStatus) => (path.indexOf(s.stage) + path.length) % path.length;
+  return [...stages].sort((a, b) => place(a) - place(b));
+}
+
 function Stage({ s }: { s: StageStatus }) {
   return (
     <li className={s.healthy ? "" : "cd-stage-ill"}>
@@ -92,7 +100,13 @@ function Stage({ s }: { s: StageStatus }) {
         <b className="cd-b">{stageWord[s.stage] ?? s.stage}</b>
       </span>
       <span className="cd-num">
-        <b className="cd-stage-n">{short(s.per_second)}</b> <span className="cd-2">per s</span>
+        {s.per_second > 0 ? (
+          <>
+            <b className="cd-stage-n">{short(s.per_second)}</b> <span className="cd-2">per s</span>
+          </>
+        ) : (
+          <span className="cd-stage-n cd-3">idle</span>
+        )}
       </span>
       <span className="cd-2 cd-sub cd-num">
         {s.lag === 0 ? "nothing waits" : `${s.lag.toLocaleString()} wait`}

@@ -49,7 +49,7 @@ export function Empty({
   return (
     <div className="cd-empty">
       <Dots good={good} />
-      <h3>{title}</h3>
+      <h2>{title}</h2>
       {children && <p className="cd-2">{children}</p>}
       {actions && <div className="cd-row cd-wrap">{actions}</div>}
     </div>

@@ -32,7 +32,7 @@ export function Page({
     document.title = `${documentTitle} · Cordon`;
   }, [documentTitle]);
   return (
-    <>
+    <main className="cd-page">
       <header className="cd-top">
         {crumb && (
           <>
@@ -56,11 +56,11 @@ export function Page({
           onClick={openHelp}
         />
       </header>
-      <main className={fill ? "cd-body cd-body-fill" : "cd-body"} id="content" tabIndex={-1}>
+      <div className={fill ? "cd-body cd-body-fill" : "cd-body"} id="content" tabIndex={-1}>
         {fill ? children : <div className="cd-body-in">{children}</div>}
-      </main>
+      </div>
       {foot && <div className="cd-foot">{foot}</div>}
-    </>
+    </main>
   );
 }
 

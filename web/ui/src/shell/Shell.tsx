@@ -254,11 +254,13 @@ function NotLiveBar({ since, retryAt }: { since: number; retryAt: number }) {
   const now = useNow();
   const left = Math.max(0, Math.ceil((retryAt - now) / 1000));
   return (
-    <div className="cd-notlive">
+    <div className="cd-notlive" role="status">
       <IconAlertTriangle className="cd-icon" />
       <span>
         Not live since {hhmm(new Date(since))}.{" "}
-        <span className="cd-2 cd-num">{left > 0 ? `Trying in ${left} s` : "Trying now"}</span>
+        <span className="cd-2 cd-num" aria-live="off">
+          {left > 0 ? `Trying in ${left} s` : "Trying now"}
+        </span>
       </span>
       <span className="cd-sp" />
       <Button size="small" onClick={() => live.now()}>

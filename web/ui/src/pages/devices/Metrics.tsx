@@ -148,7 +148,7 @@ function One({
           label={`${name} of ${device.id}, now ${figure(m.value * scale.factor)} ${scale.unit}`}
         />
       ) : (
-        <div style={{ height }} className="cd-3 cd-sub">
+        <div style={{ height }} className="cd-3 cd-sub" aria-busy={query.isPending || undefined}>
           {query.data ? "No readings in this range" : ""}
         </div>
       )}

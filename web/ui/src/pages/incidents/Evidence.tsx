@@ -170,10 +170,10 @@ function MetricPanel({
     return (
       <section data-testid="evidence">
         <header className="cd-row">
-          <h3 className="cd-h2 cd-el">
+          <h2 className="cd-h2 cd-el">
             {metricName(metric)}
             <Unit series={shown.data} unit={unit} />
-          </h3>
+          </h2>
           <span className="cd-sp" />
           <span className="cd-cap cd-nw">
             {expected && `${expected}, `}seen {quantity(e.value, unit)}
@@ -384,7 +384,7 @@ function EventsPanel({ finding, bare }: { incident: Incident; finding: Finding; 
     return (
       <section>
         <header className="cd-row">
-          <h3 className="cd-h2">Events that led to it</h3>
+          <h2 className="cd-h2">Events that led to it</h2>
           <span className="cd-sp" />
           <span className="cd-cap">{head}</span>
         </header>
@@ -452,7 +452,7 @@ export function AuditAround({ incident, bare }: { incident: Incident; bare?: boo
     return (
       <section>
         <header className="cd-row">
-          <h3 className="cd-h2">Audit log around it</h3>
+          <h2 className="cd-h2">Audit log around it</h2>
           <span className="cd-sp" />
           {more}
         </header>
@@ -463,9 +463,9 @@ export function AuditAround({ incident, bare }: { incident: Incident; bare?: boo
   return (
     <div className="cd-pad">
       <header className="cd-row">
-        <h3 className="cd-h2">
+        <h2 className="cd-h2">
           {at(new Date(from))} to {at(new Date(to))}
-        </h3>
+        </h2>
         <span className="cd-sp" />
         {more}
       </header>

@@ -131,7 +131,7 @@ function Inside({
           />
         )}
         <section>
-          <h3 className="cd-h2">Timeline</h3>
+          <h2 className="cd-h2">Timeline</h2>
           <Timeline incident={incident} />
         </section>
       </div>

@@ -73,7 +73,7 @@ export function BandChart(props: Props) {
       width: Math.max(120, host.clientWidth),
       height,
       ms: 1,
-      padding: compact ? [6, 2, 0, 0] : [14, 8, 0, 0],
+      padding: compact ? [6, 2, 0, 0] : [14, 16, 0, 0],
       legend: { show: false },
       select: { show: true, left: 0, top: 0, width: 0, height: 0 },
       cursor: {
@@ -106,7 +106,8 @@ export function BandChart(props: Props) {
         {
           stroke: colours.muted,
           font: colours.font,
-          size: (_, values) => 14 + Math.max(1, ...(values ?? []).map((v) => v.length)) * 6.6,
+          size: (_, values) =>
+            Math.max(compact ? 0 : 36, 14 + Math.max(1, ...(values ?? []).map((v) => v.length)) * 6.6),
           gap: 6,
           space: compact ? 40 : 46,
           grid: { stroke: colours.line, width: 1 },

@@ -184,7 +184,7 @@ function over(u: uPlot, marks: Marks, colours: Ink) {
     if (marks.expectedLabel) expected(u, colours, write, px, marks.learningUntil);
     for (const hold of marks.holds) {
       const c = columnOf(u, hold, px);
-      if (!c || c.w < 120 * px) continue;
+      if (!c || c.w < 84 * px) continue;
       const middle = c.x + c.w / 2;
       write(hold.title, middle, top + height * 0.16, colours.cordonText, "center");
       if (hold.detail && c.w > 190 * px)
