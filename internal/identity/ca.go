@@ -17,7 +17,6 @@ import (
 	"math/big"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,52 +33,128 @@ const (
 	uriPrefix      = "cordon:device:"     // after urn:
 )
 
-// CA is Cordon's certificate authority. It is safe for concurrent use.
+// CA is Cordon's certificate authority: one authority, or several side by side
+// while a rotation is under way. The newest signs devices. The oldest signs
+// servers, because every device trusts that one; devices learn of the newer
+// ones with their next certificate. It is safe for concurrent use.
 type CA struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	pem  []byte
-	now  func() time.Time
+	dir    string
+	now    func() time.Time
+	sealer Sealer // nil: keys are not encrypted
+
+	mu          sync.RWMutex // of what follows; changes replace the slices
+	authorities []*authority // oldest first, never empty
+	makers      []*x509.Certificate
+
+	withoutCertificate func() bool // see Optional
 }
 
-// LoadOrCreateCA reads the authority's key and certificate from dir (ca.key,
-// ca.crt) or makes them. It refuses a key that others than its owner can read.
-func LoadOrCreateCA(dir string, now func() time.Time) (*CA, error) {
+// Sealer encrypts keys at rest; seal.Ring is one.
+type Sealer interface {
+	Seal(name string, value []byte) (string, error)
+	Open(name, sealed string) ([]byte, error)
+}
+
+// Option changes how LoadOrCreateCA works.
+type Option func(*CA)
+
+// WithSealer keeps the private keys encrypted. Keys that are not encrypted yet
+// are when they are next loaded.
+func WithSealer(s Sealer) Option { return func(ca *CA) { ca.sealer = s } }
+
+// LoadOrCreateCA reads the authorities from dir (ca.crt, with a key in ca.key
+// or ca-<id>.key for each) or makes the first. It refuses a key that others
+// than its owner can read.
+func LoadOrCreateCA(dir string, now func() time.Time, options ...Option) (*CA, error) {
+	ca := &CA{dir: dir, now: now}
+	for _, option := range options {
+		option(ca)
+	}
 	if err := privateDir(dir); err != nil {
 		return nil, err
 	}
-	key, err := loadKey(dir)
+	certs, err := loadCerts(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = createKey(dir)
+		certs, err = ca.create()
 	}
 	if err != nil {
 		return nil, err
 	}
-	cert, err := loadCert(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		cert, err = createCert(dir, key, now())
-	}
+	keys, err := ca.loadKeys()
 	if err != nil {
 		return nil, err
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("certificate authority in %s: ca.crt does not belong to ca.key; restore both from the same backup", dir)
+	for _, cert := range certs {
+		if t := now(); t.After(cert.NotAfter) {
+			if len(certs) > 1 {
+				continue // the newer ones go on
+			}
+			return nil, fmt.Errorf("certificate authority in %s ended on %s: make a new one and enrol the devices again", dir, cert.NotAfter.Format(time.DateOnly))
+		}
+		a := &authority{cert: cert}
+		for _, k := range keys {
+			if k.key.PublicKey.Equal(cert.PublicKey) {
+				a.key, a.file = k.key, k.file
+			}
+		}
+		if a.key == nil && len(keys) > 0 && len(certs) == 1 {
+			return nil, fmt.Errorf("certificate authority in %s: %s does not belong to ca.key; restore both from the same backup", dir, certFile)
+		}
+		if a.key == nil {
+			return nil, fmt.Errorf("certificate authority in %s has %s but not the key of %s: restore the key from a backup, or remove %s to start a new authority", dir, certFile, a.id(), certFile)
+		}
+		ca.authorities = append(ca.authorities, a)
 	}
-	if t := now(); t.After(cert.NotAfter) {
-		return nil, fmt.Errorf("certificate authority in %s ended on %s: make a new one and enrol the devices again", dir, cert.NotAfter.Format(time.DateOnly))
+	if len(ca.authorities) == 0 {
+		return nil, fmt.Errorf("every certificate authority in %s has ended: make a new one and enrol the devices again", dir)
 	}
-	return &CA{key: key, cert: cert, pem: pemBlock("CERTIFICATE", cert.Raw), now: now}, nil
+	return ca, nil
 }
 
-// Pool holds the authority's certificate, for verifying peers.
+// trusted is the list of authorities, oldest first.
+func (ca *CA) trusted() []*authority {
+	ca.mu.RLock()
+	defer ca.mu.RUnlock()
+	return ca.authorities
+}
+
+func (ca *CA) oldest() *authority { return ca.trusted()[0] }
+
+func (ca *CA) newest() *authority {
+	all := ca.trusted()
+	return all[len(all)-1]
+}
+
+// Pool holds the authorities' certificates, for verifying peers that Cordon
+// has signed.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
+	for _, a := range ca.trusted() {
+		pool.AddCert(a.cert)
+	}
 	return pool
 }
 
-// PEM is the authority's certificate, which devices need to trust the broker.
-func (ca *CA) PEM() []byte { return slices.Clone(ca.pem) }
+// clients is Pool and the makers: whoever may knock. Who it is, and whether a
+// maker may speak for that id, Identify decides.
+func (ca *CA) clients() *x509.CertPool {
+	pool := ca.Pool()
+	ca.mu.RLock()
+	defer ca.mu.RUnlock()
+	for _, cert := range ca.makers {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// PEM is the authorities' certificates, which devices need to trust the broker.
+func (ca *CA) PEM() []byte {
+	var all []byte
+	for _, a := range ca.trusted() {
+		all = append(all, pemBlock("CERTIFICATE", a.cert.Raw)...)
+	}
+	return all
+}
 
 // Server makes a server certificate with a fresh key for the given host names
 // and addresses, and for localhost, 127.0.0.1 and ::1.
@@ -100,7 +175,7 @@ func (ca *CA) Server(names ...string) (tls.Certificate, error) {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, leaf, err := ca.sign(template, key.Public())
+	der, leaf, err := ca.oldest().sign(template, key.Public())
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("sign server certificate: %w", err)
 	}
@@ -108,40 +183,81 @@ func (ca *CA) Server(names ...string) (tls.Certificate, error) {
 }
 
 // BrokerTLS is the configuration of a listener for devices: they must show a
-// certificate of this authority. The server certificate is renewed while the
-// listener runs.
+// certificate of these authorities or of a maker that Cordon trusts; while
+// Optional says so, also none, for devices with token credentials. The server
+// certificate and the trusted authorities follow changes while the listener
+// runs.
 func (ca *CA) BrokerTLS(names ...string) (*tls.Config, error) {
+	base, err := ca.ServerTLS(names...)
+	if err != nil {
+		return nil, err
+	}
+	base.ClientAuth, base.ClientCAs = tls.RequireAndVerifyClientCert, ca.clients()
+	// A resumed session would skip the check of the certificate's end.
+	base.SessionTicketsDisabled = true
+	current := base.Clone()
+	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		fresh := current.Clone()
+		fresh.ClientCAs = ca.clients()
+		if ca.optional() {
+			fresh.ClientAuth = tls.VerifyClientCertIfGiven
+		}
+		return fresh, nil
+	}
+	return base, nil
+}
+
+// ServerTLS is the configuration of a listener that asks for no certificate.
+// Its own is renewed, and follows a rotation, while the listener runs.
+func (ca *CA) ServerTLS(names ...string) (*tls.Config, error) {
 	source := &serverSource{ca: ca, names: names}
 	if _, err := source.get(nil); err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		ClientAuth:     tls.RequireAndVerifyClientCert,
-		ClientCAs:      ca.Pool(),
-		GetCertificate: source.get,
-		// A resumed session would skip the check of the certificate's end.
-		SessionTicketsDisabled: true,
-	}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: source.get}, nil
+}
+
+// Optional makes BrokerTLS let clients in that show no certificate while
+// allowed says so: the gate then asks them for a token credential.
+func (ca *CA) Optional(allowed func() bool) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.withoutCertificate = allowed
+}
+
+func (ca *CA) optional() bool {
+	ca.mu.RLock()
+	allowed := ca.withoutCertificate
+	ca.mu.RUnlock()
+	return allowed != nil && allowed()
+}
+
+// trustMakers replaces the makers whose certificates listeners take.
+func (ca *CA) trustMakers(certs []*x509.Certificate) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.makers = certs
 }
 
 type serverSource struct {
 	ca    *CA
 	names []string
 
-	mu   sync.Mutex
-	cert *tls.Certificate
+	mu     sync.Mutex
+	cert   *tls.Certificate
+	signer *authority
 }
 
 func (s *serverSource) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cert == nil || s.cert.Leaf.NotAfter.Sub(s.ca.now()) < serverRenewal {
+	signer := s.ca.oldest()
+	if s.cert == nil || s.signer != signer || s.cert.Leaf.NotAfter.Sub(s.ca.now()) < serverRenewal && signer.cert.NotAfter.After(s.cert.Leaf.NotAfter) {
 		cert, err := s.ca.Server(s.names...)
 		if err != nil {
 			return nil, err
 		}
-		s.cert = &cert
+		s.cert, s.signer = &cert, signer
 	}
 	return s.cert, nil
 }
@@ -159,7 +275,7 @@ func (ca *CA) SignDevice(csrPEM []byte, device string, validity time.Duration) (
 	template := ca.template(device, validity)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	template.URIs = []*url.URL{{Scheme: "urn", Opaque: uriPrefix + device}}
-	der, leaf, err := ca.sign(template, pub)
+	der, leaf, err := ca.newest().sign(template, pub)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign certificate of device %s: %w", device, err)
 	}
@@ -214,34 +330,13 @@ func Serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
 func (ca *CA) template(name string, validity time.Duration) *x509.Certificate {
 	now := ca.now().UTC()
-	end := now.Add(validity)
-	if end.After(ca.cert.NotAfter) {
-		end = ca.cert.NotAfter
-	}
 	return &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             now.Add(-backdate),
-		NotAfter:              end,
+		NotAfter:              now.Add(validity),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 	}
-}
-
-func (ca *CA) sign(template *x509.Certificate, pub crypto.PublicKey) ([]byte, *x509.Certificate, error) {
-	serial, err := newSerial()
-	if err != nil {
-		return nil, nil, err
-	}
-	template.SerialNumber = serial
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create certificate: %w", err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read created certificate: %w", err)
-	}
-	return der, leaf, nil
 }
 
 func newSerial() (*big.Int, error) {

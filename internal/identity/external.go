@@ -9,7 +9,7 @@ import (
 	"fmt"
 )
 
-// CertFile is the authority's certificate in the directory of its key.
+// CertFile holds the authorities' certificates in the directory of their keys.
 const CertFile = "ca.crt"
 
 // Client makes a client certificate for a part of Cordon itself, which
@@ -21,7 +21,7 @@ func (ca *CA) Client(name string) (tls.Certificate, error) {
 	}
 	template := ca.template(name, serverValidity)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	der, leaf, err := ca.sign(template, key.Public())
+	der, leaf, err := ca.oldest().sign(template, key.Public())
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("sign client certificate: %w", err)
 	}

@@ -39,16 +39,56 @@ func checkMode(path, want string) error {
 	return nil
 }
 
-func loadKey(dir string) (*ecdsa.PrivateKey, error) {
-	path := filepath.Join(dir, keyFile)
-	block, err := readPEM(path, "PRIVATE KEY")
+// loadedKey is a private key with its file.
+type loadedKey struct {
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+// loadKeys reads every authority's key. Keys that should be encrypted and are
+// not are written anew.
+func (ca *CA) loadKeys() ([]loadedKey, error) {
+	paths, err := filepath.Glob(filepath.Join(ca.dir, "ca-*.key"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	var keys []loadedKey
+	for _, path := range append([]string{filepath.Join(ca.dir, keyFile)}, paths...) {
+		key, err := ca.loadKey(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, loadedKey{key, path})
+	}
+	return keys, nil
+}
+
+func (ca *CA) loadKey(path string) (*ecdsa.PrivateKey, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if err := checkMode(path, "600"); err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block)
+	block, _ := pem.Decode(raw)
+	var der []byte
+	switch {
+	case block != nil && block.Type == plainKey:
+		der = block.Bytes
+	case block != nil && block.Type == sealedKey && ca.sealer == nil:
+		return nil, fmt.Errorf("read key %s: it is encrypted: set %s to the key that it was encrypted with", path, SealKeyEnv)
+	case block != nil && block.Type == sealedKey:
+		if der, err = ca.sealer.Open(sealName, string(block.Bytes)); err != nil {
+			return nil, fmt.Errorf("read key %s: %s holds another key than it was encrypted with: %w", path, SealKeyEnv, err)
+		}
+	default:
+		return nil, fmt.Errorf("read %s: it is not PEM of type %s", path, plainKey)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("read key %s: %w", path, err)
 	}
@@ -56,40 +96,97 @@ func loadKey(dir string) (*ecdsa.PrivateKey, error) {
 	if !ok {
 		return nil, fmt.Errorf("read key %s: it is not an ECDSA key", path)
 	}
+	if block.Type == plainKey && ca.sealer != nil {
+		if err := ca.saveKey(path, key); err != nil {
+			return nil, err
+		}
+	}
 	return key, nil
 }
 
-func createKey(dir string) (*ecdsa.PrivateKey, error) {
-	// A certificate without its key means that the key was lost: a new one
-	// would silently lock every device out.
-	if _, err := os.Stat(filepath.Join(dir, certFile)); !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("certificate authority in %s has %s but no %s: restore the key from a backup, or remove %s to start a new authority", dir, certFile, keyFile, certFile)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("generate key of certificate authority: %w", err)
-	}
+// SealKeyEnv names the environment variable with the key under which Cordon's
+// own keys are encrypted at rest.
+const SealKeyEnv = "CORDON_SECRET_KEY"
+
+const (
+	plainKey  = "PRIVATE KEY"
+	sealedKey = "CORDON SEALED PRIVATE KEY"
+	sealName  = "authority key"
+)
+
+func (ca *CA) saveKey(path string, key *ecdsa.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("encode key of certificate authority: %w", err)
+		return fmt.Errorf("encode key of certificate authority: %w", err)
 	}
-	return key, writeFile(filepath.Join(dir, keyFile), pemBlock("PRIVATE KEY", der), 0o600)
+	block := pemBlock(plainKey, der)
+	if ca.sealer != nil {
+		sealed, err := ca.sealer.Seal(sealName, der)
+		if err != nil {
+			return fmt.Errorf("encrypt key of certificate authority: %w", err)
+		}
+		block = pemBlock(sealedKey, []byte(sealed))
+	}
+	return writeFile(path, block, 0o600)
 }
 
-func loadCert(dir string) (*x509.Certificate, error) {
-	path := filepath.Join(dir, certFile)
-	block, err := readPEM(path, "CERTIFICATE")
+// create makes the first authority. A key without certificate is what a crash
+// between the two leaves behind, and is used.
+func (ca *CA) create() ([]*x509.Certificate, error) {
+	path := filepath.Join(ca.dir, keyFile)
+	key, err := ca.loadKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err == nil {
+			err = ca.saveKey(path, key)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make key of certificate authority: %w", err)
+	}
+	cert, err := newCert(key, ca.now())
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(block)
-	if err != nil {
-		return nil, fmt.Errorf("read certificate %s: %w", path, err)
-	}
-	return cert, nil
+	return []*x509.Certificate{cert}, saveCerts(ca.dir, cert)
 }
 
-func createCert(dir string, key *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
+// loadCerts reads every trusted authority, oldest first.
+func loadCerts(dir string) ([]*x509.Certificate, error) {
+	path := filepath.Join(dir, certFile)
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("read %s: it holds PEM of type %s", path, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate %s: %w", path, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("read %s: it is not PEM of type CERTIFICATE", path)
+	}
+	return certs, nil
+}
+
+func saveCerts(dir string, certs ...*x509.Certificate) error {
+	var all []byte
+	for _, cert := range certs {
+		all = append(all, pemBlock("CERTIFICATE", cert.Raw)...)
+	}
+	return writeFile(filepath.Join(dir, certFile), all, 0o644)
+}
+
+func newCert(key *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -112,19 +209,7 @@ func createCert(dir string, key *ecdsa.PrivateKey, now time.Time) (*x509.Certifi
 	if err != nil {
 		return nil, fmt.Errorf("read certificate of authority: %w", err)
 	}
-	return cert, writeFile(filepath.Join(dir, certFile), pemBlock("CERTIFICATE", der), 0o644)
-}
-
-func readPEM(path, kind string) ([]byte, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	block, _ := pem.Decode(raw)
-	if block == nil || block.Type != kind {
-		return nil, fmt.Errorf("read %s: it is not PEM of type %s", path, kind)
-	}
-	return block.Bytes, nil
+	return cert, nil
 }
 
 func pemBlock(kind string, der []byte) []byte {
