@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
@@ -13,12 +14,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
+	"cordon/internal/seal"
 )
 
 // Config bounds sessions and tokens.
@@ -28,6 +31,11 @@ type Config struct {
 	MaxOperators    int
 	MaxTokens       int // per operator
 	MaxSessions     int // per operator; the oldest ends
+	// OneTimeLife is how long a one-time password is good, other than the first
+	// administrator's, whose file lies on the host.
+	OneTimeLife time.Duration
+	// ChallengeWork is how many numbers a proof-of-work challenge may need.
+	ChallengeWork int64
 	// Hashing is the cost of a password hash; the zero value is the default
 	// (19 MiB, two passes). Tests lower it.
 	Hashing Cost
@@ -37,7 +45,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		IdleTimeout: 8 * time.Hour, AbsoluteTimeout: 24 * time.Hour,
-		MaxOperators: 500, MaxTokens: 50, MaxSessions: 20,
+		MaxOperators: 500, MaxTokens: 50, MaxSessions: 20, OneTimeLife: 48 * time.Hour, ChallengeWork: challengeWork,
 		Hashing: Cost{MemoryKiB: 19 * 1024, Passes: 2},
 	}
 }
@@ -47,6 +55,12 @@ type Deps struct {
 	Bus   *bus.Bus
 	Log   *slog.Logger
 	Clock func() time.Time
+	// Secrets seals second factors; nil: nobody can set one up.
+	Secrets *seal.Ring
+	// LogKey signs the heads of the operator log; nil: they are not signed.
+	LogKey ed25519.PrivateKey
+	// LogAnchor is the file that remembers the newest head; empty: none does.
+	LogAnchor string
 }
 
 // Directory knows the operators. Its methods return *fleet.Error: invalid,
@@ -57,12 +71,26 @@ type Directory struct {
 	hasher *hasher
 	slow   *throttle
 
+	puzzles puzzles
+	log     chain
+
+	managing     sync.Mutex
 	passwordFile string // set by Setup, before anything else runs
 }
 
 // New makes an inert directory over the buckets operator and session.
 func New(cfg Config, deps Deps) *Directory {
-	return &Directory{cfg: cfg, deps: deps, hasher: newHasher(cfg.Hashing), slow: newThrottle()}
+	defaults := DefaultConfig()
+	if cfg.OneTimeLife <= 0 {
+		cfg.OneTimeLife = defaults.OneTimeLife
+	}
+	if cfg.ChallengeWork <= 0 {
+		cfg.ChallengeWork = defaults.ChallengeWork
+	}
+	return &Directory{
+		cfg: cfg, deps: deps, hasher: newHasher(cfg.Hashing), slow: newThrottle(),
+		puzzles: puzzles{key: []byte(deps.Bus.MsgID("sign-in challenge")), work: cfg.ChallengeWork, used: map[string]time.Time{}},
+	}
 }
 
 // Operator is a person who uses Cordon.
@@ -75,6 +103,59 @@ type Operator struct {
 	CreatedBy    string    `json:"created_by"`
 	ChangedAt    time.Time `json:"changed_at,omitzero"` // of the password
 	LastSignInAt time.Time `json:"last_sign_in_at,omitzero"`
+
+	Disabled     bool      `json:"disabled,omitempty"`
+	Scope        Scope     `json:"scope,omitzero"`
+	OneTimeUntil time.Time `json:"one_time_until,omitzero"` // end of a one-time password; zero: none
+	Former       []string  `json:"former,omitempty"`        // hashes of former passwords, the newest first
+
+	TOTP         string    `json:"totp,omitempty"`      // the secret, sealed
+	TOTPStep     int64     `json:"totp_step,omitempty"` // of the newest code that was used
+	PendingTOTP  string    `json:"pending_totp,omitempty"`
+	PendingUntil time.Time `json:"pending_until,omitzero"`
+	Recovery     []string  `json:"recovery,omitempty"` // SHA-256 of recovery codes, hex
+
+	Sources map[string]time.Time `json:"sources,omitempty"` // where they signed in from, and when last
+	Notices []Notice             `json:"notices,omitempty"`
+}
+
+// Notice tells an operator what happened to their account.
+type Notice struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+const (
+	maxHistory = 24 // former passwords
+	maxNotices = 10
+	maxSources = 20
+	sourceFor  = 90 * 24 * time.Hour // a source is known this long after the last sign-in from it
+)
+
+// tell leaves a notice that the operator sees.
+func (o *Operator) tell(now time.Time, text string) {
+	o.Notices = append([]Notice{{now.UTC(), text}}, o.Notices...)
+	o.Notices = o.Notices[:min(len(o.Notices), maxNotices)]
+}
+
+// signedIn remembers from where.
+func (o *Operator) signedIn(source string, now time.Time) {
+	known := map[string]time.Time{source: now}
+	for s, at := range o.Sources {
+		if s != source && now.Sub(at) < sourceFor {
+			known[s] = at
+		}
+	}
+	for len(known) > maxSources {
+		oldest, at := "", now
+		for s, t := range known {
+			if s != source && !t.After(at) {
+				oldest, at = s, t
+			}
+		}
+		delete(known, oldest)
+	}
+	o.Sources, o.LastSignInAt = known, now
 }
 
 // Principal is who acts: an operator with a session, or a program with a
@@ -86,6 +167,13 @@ type Principal struct {
 	ExpiresAt  time.Time // of the session or token; zero: never
 	TokenID    string    // "" for a session
 	TokenName  string
+	TokenScope Scope
+	Scope      Scope     // of the operator
+	MustSetUp  bool      // nothing but setting up a second factor is allowed
+	ProvedAt   time.Time // when password and second factor were last given; zero for a token
+	Factor     bool      // a second factor is set up
+	Recovery   int       // recovery codes left
+	Notices    []Notice
 	session    string // key of the session; "" for a token
 }
 
@@ -121,6 +209,17 @@ func (d *Directory) Operators(ctx context.Context) ([]Operator, error) {
 
 // Add makes an operator with a random one-time password.
 func (d *Directory) Add(ctx context.Context, actor, name string, role Role) (Operator, string, error) {
+	return d.AddScoped(ctx, actor, name, role, Scope{})
+}
+
+// AddScoped is Add for an operator who sees only a part of the fleet.
+func (d *Directory) AddScoped(ctx context.Context, actor, name string, role Role, scope Scope) (Operator, string, error) {
+	if err := scope.check(); err != nil {
+		return Operator{}, "", err
+	}
+	if name == localActor { // acts of Cordon itself carry this name
+		return Operator{}, "", fleet.Errorf(fleet.CodeInvalid, "operator name %q is taken by Cordon itself", name).On("body.name")
+	}
 	if !nameRule.MatchString(name) {
 		return Operator{}, "", fleet.Errorf(fleet.CodeInvalid, "operator name %q: use 2 to 64 of a-z 0-9 _ -, beginning with a letter", name).On("body.name")
 	}
@@ -139,7 +238,8 @@ func (d *Directory) Add(ctx context.Context, actor, name string, role Role) (Ope
 	if err != nil {
 		return Operator{}, "", err
 	}
-	o := Operator{Name: name, Role: role, Hash: hash, MustChange: true, CreatedAt: d.deps.Clock().UTC(), CreatedBy: actor}
+	now := d.deps.Clock().UTC()
+	o := Operator{Name: name, Role: role, Scope: scope, Hash: hash, MustChange: true, OneTimeUntil: now.Add(d.cfg.OneTimeLife), CreatedAt: now, CreatedBy: actor}
 	if err := d.create(ctx, bus.BucketOperator, operatorPrefix+name, o); err != nil {
 		if errors.Is(err, jetstream.ErrKeyExists) {
 			return Operator{}, "", fleet.Errorf(fleet.CodeConflict, "there is an operator %q already", name).On("body.name")
@@ -206,6 +306,12 @@ func (d *Directory) write(ctx context.Context, bucket, key string, value any, re
 		return fmt.Errorf("write %s of bucket %s: %w", kind(key), bucket, err)
 	}
 	return nil
+}
+
+// wrongRevision says whether a write failed because another was first.
+func wrongRevision(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
 func (d *Directory) remove(ctx context.Context, bucket, key string) error {

@@ -17,6 +17,7 @@ import (
 	"cordon/internal/bus/bustest"
 	"cordon/internal/fleet"
 	"cordon/internal/operator"
+	"cordon/internal/seal"
 )
 
 type clock struct {
@@ -42,7 +43,8 @@ func start(t *testing.T) (*operator.Directory, *clock, *bus.Bus) {
 	c := &clock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	cfg := operator.DefaultConfig()
 	cfg.Hashing = operator.Cost{MemoryKiB: 64, Passes: 1}
-	return operator.New(cfg, operator.Deps{Bus: b, Log: slog.New(slog.DiscardHandler), Clock: c.Now}), c, b
+	cfg.ChallengeWork = 500
+	return operator.New(cfg, operator.Deps{Bus: b, Log: slog.New(slog.DiscardHandler), Clock: c.Now, Secrets: seal.Ephemeral()}), c, b
 }
 
 const good = "quill anvil tundra mosaic"
@@ -234,10 +236,10 @@ func TestAudit_isWritten(t *testing.T) {
 	require.NoError(t, err)
 	message, err := stream.GetLastMsgForSubject(t.Context(), bus.SubjectOperatorLog)
 	require.NoError(t, err)
-	var e operator.Entry
-	require.NoError(t, json.Unmarshal(message.Data, &e))
-	require.Equal(t, "d1", e.Target)
-	require.False(t, e.At.IsZero())
+	var r operator.Record
+	require.NoError(t, json.Unmarshal(message.Data, &r))
+	require.Equal(t, "d1", r.Entry.Target)
+	require.False(t, r.Entry.At.IsZero())
 }
 
 func TestCheckPassword(t *testing.T) {

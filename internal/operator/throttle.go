@@ -37,8 +37,10 @@ func newThrottle() *throttle { return &throttle{failures: map[string]*failure{}}
 
 // DelayError says that a sign-in came too soon after failed ones.
 type DelayError struct {
-	Wait  time.Duration
-	fault *fleet.Error
+	Wait time.Duration
+	// Challenge: a solved proof-of-work challenge would be taken instead.
+	Challenge bool
+	fault     *fleet.Error
 }
 
 func (e *DelayError) Error() string { return e.fault.Error() }
@@ -49,40 +51,59 @@ func (e *DelayError) RetryAfterSeconds() int { return int(math.Ceil(e.Wait.Secon
 // Unwrap returns the error for people.
 func (e *DelayError) Unwrap() error { return e.fault }
 
+// attempt is one try to prove who one is.
+type attempt struct {
+	account, source string
+	now             time.Time
+	known           bool // the account's owner has signed in from this source before
+	solved          bool // a proof-of-work challenge was solved for it
+}
+
 // enter says whether a try may be made now; it counts as failed until clear
 // is called, so that parallel guesses do not slip through together.
-func (t *throttle) enter(account, source string, now time.Time) error {
+//
+// The source's delay holds always. The account's delay holds for strangers:
+// whoever comes from where its owner signed in before, or has worked for it,
+// is let through, so that guessing at an account does not lock its owner out.
+func (t *throttle) enter(a attempt) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	keys := [...]struct {
-		key string
-		max time.Duration
-	}{{"a:" + account, maxAccountDelay}, {"s:" + source, maxSourceDelay}}
+	account, source := t.failures["a:"+a.account], t.failures["s:"+a.source]
 	var wait time.Duration
-	for _, k := range keys {
-		if f := t.failures[k.key]; f != nil && f.until.After(now) {
-			wait = max(wait, f.until.Sub(now))
-		}
+	if source != nil && source.until.After(a.now) {
+		wait = source.until.Sub(a.now)
+	}
+	challenge := false
+	if account != nil && account.until.After(a.now) && !a.known && !a.solved {
+		challenge = wait == 0
+		wait = max(wait, account.until.Sub(a.now))
 	}
 	if wait > 0 {
-		e := &DelayError{Wait: wait}
-		e.fault = fleet.Errorf(fleet.CodeTooMany, "too many failed sign-ins; try again in %d s", e.RetryAfterSeconds())
+		e := &DelayError{Wait: wait, Challenge: challenge}
+		if challenge {
+			e.fault = fleet.Errorf(fleet.CodeTooMany, "somebody failed to sign in to this account many times; solve a challenge (GET /api/v1/session/challenge) or try again in %d s", e.RetryAfterSeconds())
+		} else {
+			e.fault = fleet.Errorf(fleet.CodeTooMany, "too many failed sign-ins; try again in %d s", e.RetryAfterSeconds())
+		}
 		return e
 	}
-	t.forget(now)
-	for _, k := range keys {
-		f := t.failures[k.key]
-		if f == nil || now.Sub(f.last) > forgetAfter {
-			f = &failure{}
-			t.failures[k.key] = f
-		}
-		f.count++
-		f.last = now
-		if over := f.count - freeFailures; over >= 0 {
-			f.until = now.Add(min(firstDelay<<min(over, 20), k.max))
-		}
-	}
+	t.forget(a.now)
+	t.count("a:"+a.account, maxAccountDelay, a.now)
+	t.count("s:"+a.source, maxSourceDelay, a.now)
 	return nil
+}
+
+func (t *throttle) count(key string, most time.Duration, now time.Time) {
+	f := t.failures[key]
+	if f == nil || now.Sub(f.last) > forgetAfter {
+		f = &failure{}
+		t.failures[key] = f
+	}
+	f.count++
+	f.last = now
+	if over := f.count - freeFailures; over >= 0 {
+		f.until = now.Add(min(firstDelay<<min(over, 20), most))
+	}
 }
 
 // clear takes the try back after a success. The account starts afresh; of the

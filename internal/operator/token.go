@@ -27,6 +27,7 @@ type Token struct {
 	CreatedBy  string    `json:"created_by"`
 	ExpiresAt  time.Time `json:"expires_at,omitzero"` // zero: never, only for the local one
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+	Scope      Scope     `json:"scope,omitzero"` // besides its owner's
 }
 
 const (
@@ -37,6 +38,20 @@ const (
 
 // CreateToken makes a token for the caller; secret is shown once.
 func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, life time.Duration) (Token, string, error) {
+	return d.CreateScopedToken(ctx, by, name, role, life, Scope{})
+}
+
+// CreateScopedToken is CreateToken for a token that sees only a part of what
+// its owner sees.
+func (d *Directory) CreateScopedToken(ctx context.Context, by Principal, name string, role Role, life time.Duration, scope Scope) (Token, string, error) {
+	if scope.Whole() {
+		scope = by.TokenScope // a token can't make one that sees more
+	} else if !by.TokenScope.Whole() {
+		return Token{}, "", fleet.Errorf(fleet.CodeForbidden, "a token with a scope makes tokens of the same scope only").On("body.scope")
+	}
+	if err := scope.check(); err != nil {
+		return Token{}, "", err
+	}
 	switch {
 	case strings.TrimSpace(name) == "":
 		return Token{}, "", fleet.Errorf(fleet.CodeInvalid, "a token needs a name that says what it is for").On("body.name")
@@ -49,14 +64,16 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 	if err != nil {
 		return Token{}, "", err
 	}
-	own = slices.DeleteFunc(own, func(t Token) bool { return t.CreatedBy != by.Name })
+	own = slices.DeleteFunc(own, func(t Token) bool {
+		return t.CreatedBy != by.Name || !t.ExpiresAt.IsZero() && d.deps.Clock().After(t.ExpiresAt)
+	})
 	if len(own) >= d.cfg.MaxTokens {
 		return Token{}, "", fleet.Errorf(fleet.CodeTooMany, "you have %d tokens, the limit is %d; revoke one", len(own), d.cfg.MaxTokens)
 	}
 	now := d.deps.Clock().UTC()
 	t := Token{
 		ID: strings.ToLower(randomText(10)), Name: name, Role: role,
-		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: now.Add(life),
+		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: now.Add(life), Scope: scope,
 	}
 	secret := t.issue()
 	if err := d.create(ctx, bus.BucketOperator, tokenKeyPrefix+t.ID, t); err != nil {
@@ -115,14 +132,16 @@ func (d *Directory) Token(ctx context.Context, secret string) (Principal, error)
 		return Principal{}, bad
 	}
 	role := t.Role
+	var scope Scope
 	if t.CreatedBy != localActor {
 		owner, err := d.Operator(ctx, t.CreatedBy)
-		if fleet.CodeOf(err) == fleet.CodeNotFound {
+		if fleet.CodeOf(err) == fleet.CodeNotFound || err == nil && owner.Disabled {
 			return Principal{}, bad
 		}
 		if err != nil {
 			return Principal{}, err
 		}
+		scope = owner.Scope
 		if !owner.Role.Allows(role) {
 			role = owner.Role
 		}
@@ -133,7 +152,9 @@ func (d *Directory) Token(ctx context.Context, secret string) (Principal, error)
 			d.deps.Log.Debug("use of token was not recorded", "token", id, "error", err)
 		}
 	}
-	return Principal{Name: t.CreatedBy, Role: role, ExpiresAt: t.ExpiresAt, TokenID: t.ID, TokenName: t.Name}, nil
+	return Principal{
+		Name: t.CreatedBy, Role: role, Scope: scope, TokenScope: t.Scope, ExpiresAt: t.ExpiresAt, TokenID: t.ID, TokenName: t.Name,
+	}, nil
 }
 
 func tokenID(id string) bool {
@@ -160,11 +181,23 @@ func (d *Directory) Recheck(ctx context.Context, p Principal) (Principal, error)
 			return Principal{}, over
 		}
 	} else {
-		var t Token
-		_, err = d.read(ctx, bus.BucketOperator, tokenKeyPrefix+p.TokenID, &t)
+		_, err = d.tokenOwner(ctx, p.TokenID)
 	}
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	if errors.Is(err, jetstream.ErrKeyNotFound) || fleet.CodeOf(err) == fleet.CodeNotFound {
 		return Principal{}, over
 	}
 	return p, err
+}
+
+// tokenOwner is who a token belongs to; the zero value for the local one.
+func (d *Directory) tokenOwner(ctx context.Context, id string) (Operator, error) {
+	var t Token
+	if _, err := d.read(ctx, bus.BucketOperator, tokenKeyPrefix+id, &t); err != nil || t.CreatedBy == localActor {
+		return Operator{}, err
+	}
+	o, err := d.Operator(ctx, t.CreatedBy)
+	if err == nil && o.Disabled {
+		err = fleet.Errorf(fleet.CodeNotFound, "operator %s is disabled", o.Name)
+	}
+	return o, err
 }

@@ -116,7 +116,7 @@ func (a *API) revokeToken(ctx context.Context, in *revokeTokenInput) (*emptyOutp
 
 func (a *API) resetOperator(ctx context.Context, in *operatorInput) (*addOperatorOutput, error) {
 	note(ctx, in.Name, nil, nil)
-	o, password, err := a.deps.Operators.Reset(ctx, in.Name)
+	o, password, err := a.deps.Operators.Reset(ctx, caller(ctx).Name, in.Name)
 	if err != nil {
 		return nil, err
 	}
