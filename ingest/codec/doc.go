@@ -43,15 +43,30 @@
 //
 // # What lines become
 //
-// Programs sshd, sudo, su, login, useradd and its like, systemd, cron, klogind,
-// ftpd and the kernel are known. "Failed password for X from A" is class
-// authentication, activity logon, outcome failure, actor A, user X; what PAM
-// says about the same attempt is activity pam, what goes on before a logon
-// (invalid user, disconnects, "Failed none") activity preauth, so that counting
-// logon failures counts attempts once. The old form sshd(pam_unix) has no other
-// line for an attempt and is a logon. "message repeated N times: [ … ]" sets
-// Repeat to N. X is whatever the client sent: the last " from " before an
-// address counts.
+// Programs sshd, dropbear, sudo, su, login, useradd and its like, systemd, cron,
+// klogind, ftpd, the kernel and the audit daemon are known. "Failed password for
+// X from A" is class authentication, activity logon, outcome failure, actor A,
+// user X; what PAM or an audit record says about the same attempt is activity
+// pam, what goes on before a logon (invalid user, disconnects, "Failed none",
+// keys that a client offers one after the other) activity preauth, so that
+// counting logon failures counts attempts once. The old form sshd(pam_unix) has
+// no other line for an attempt and is a logon. "message repeated N times: [ … ]"
+// and "PAM N more authentication failures" set Repeat to N. X is whatever the
+// client sent: the last " from " before an address counts.
+//
+// Lines of auditd ("type=USER_LOGIN msg=audit(…): …", values in hexadecimal
+// decoded), of Zeek (JSON, or tabs behind a #fields header; an ssh session is
+// one logon that failed, succeeded or, as activity preauth, is undecided) and of
+// journalctl -o json are events too. Fields have the names of OCSF's attributes:
+// device.hostname, process.pid, process.cmd_line, src_endpoint.port,
+// auth_protocol, session.terminal, dst_endpoint.ip, …; what has no name there
+// keeps its own.
+//
+// Class source is kept for what Cordon itself notices about a device's messages:
+// activities sequence_gap (fields missing, from, to), boot_change, replay (a
+// resent or copied message with other content), clock_jump (field seconds) and
+// identity_shared (the same sequence from two connections). Rules of the pack
+// listen for them.
 //
 // # Content type
 //

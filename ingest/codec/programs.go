@@ -37,9 +37,13 @@ func classify(e *fleet.AuditEvent) {
 		known = pamLine(e, text) || cron(e, text)
 	case "klogind", "ftpd":
 		known = remote(e, text)
+	case "dropbear":
+		known = pamLine(e, text) || dropbear(e, text)
 	case "kernel":
-		set(e, classSystem, "kernel", "")
 		known = true
+		kernel(e, text)
+	case "audit", "auditd", "audispd":
+		known = auditRecord(e, text)
 	default:
 		known = pamLine(e, text)
 	}
@@ -67,13 +71,13 @@ func sudo(e *fleet.AuditEvent, text string) bool {
 		case "COMMAND":
 			// The command is the last part and may hold separators itself.
 			_, command, _ := strings.Cut(rest, "COMMAND=")
-			field(e, "command", command)
+			setField(e, fieldCommand, command)
 			if strings.HasPrefix(rest, "TTY=") || strings.HasPrefix(rest, "PWD=") {
 				e.Outcome = success
 			}
 			return true
 		case "TTY":
-			field(e, "tty", value)
+			setField(e, fieldTerminal, value)
 		}
 	}
 	return true
@@ -146,6 +150,12 @@ func account(e *fleet.AuditEvent, text string) {
 	if strings.HasPrefix(text, "failed ") {
 		e.Outcome = failure
 	}
+	for _, form := range []string{" to group '", " to shadow group '", " from group '"} {
+		if _, rest, ok := strings.Cut(text, form); ok {
+			group, _, _ := strings.Cut(rest, "'")
+			setField(e, "group.name", group)
+		}
+	}
 	for _, form := range []struct{ before, after string }{
 		{"name=", ","}, {"user '", "'"}, {"account '", "'"}, {"password changed for ", " "}, {"user ", " "}, {"delete '", "'"}, {"add '", "'"},
 	} {
@@ -178,6 +188,80 @@ func systemd(e *fleet.AuditEvent, text string) {
 	}
 }
 
+// kernel reads audit records that no daemon took, packets that a firewall
+// logged, and processes that were killed; the rest keeps its text.
+func kernel(e *fleet.AuditEvent, text string) {
+	set(e, classSystem, "kernel", "")
+	if strings.HasPrefix(text, "[") { // seconds since the boot
+		if _, rest, ok := strings.Cut(text, "] "); ok {
+			text = strings.TrimLeft(rest, " ")
+		}
+	}
+	switch {
+	case strings.HasPrefix(text, "audit: "):
+		auditRecord(e, text[len("audit: "):])
+	case strings.Contains(text, "IN=") && strings.Contains(text, " SRC=") && strings.Contains(text, " DST="):
+		set(e, classNetwork, "packet", "")
+		for _, p := range []struct{ key, name string }{{"DST", "dst_endpoint.ip"}, {"DPT", "dst_endpoint.port"}, {"SPT", fieldPort}, {"PROTO", "connection_info.protocol_name"}} {
+			setField(e, p.name, netfilter(text, p.key))
+		}
+		e.Actor = netfilter(text, "SRC")
+	case strings.Contains(text, "entered promiscuous mode"):
+		set(e, classNetwork, "promiscuous", "")
+	case strings.Contains(text, "Killed process "), strings.Contains(text, "Kill process "):
+		set(e, classProcess, "stop", failure)
+	}
+}
+
+func netfilter(text, key string) string {
+	_, rest, _ := strings.Cut(text, " "+key+"=")
+	value, _, _ := strings.Cut(rest, " ")
+	return value
+}
+
+// dropbear reads the small SSH server of BusyBox systems: "Bad password
+// attempt for 'X' from A:port", "Password auth succeeded for 'X' from A:port".
+func dropbear(e *fleet.AuditEvent, text string) bool {
+	outcome, activity := "", logon
+	switch {
+	case strings.HasPrefix(text, "Bad "), strings.HasPrefix(text, "Login attempt for nonexistent user"),
+		strings.HasPrefix(text, "Login attempt with wrong user"), strings.HasPrefix(text, "PAM password auth failed"):
+		outcome = failure
+	case strings.Contains(text, " auth succeeded for "):
+		outcome = success
+		method, _, _ := strings.Cut(text, " auth ")
+		setField(e, fieldMethod, strings.ToLower(method))
+	case strings.HasPrefix(text, "Child connection from "), strings.HasPrefix(text, "Exit before auth"):
+		activity = preauth
+	case strings.HasPrefix(text, "Exit ("), strings.HasPrefix(text, "Exit:"):
+		activity = logoff
+	default:
+		return false
+	}
+	set(e, classAuth, activity, outcome)
+	if strings.HasPrefix(text, "Login attempt for nonexistent user") {
+		setField(e, "invalid_user", "true")
+	}
+	if at := strings.LastIndex(text, " from "); at >= 0 {
+		peer, _, _ := strings.Cut(strings.TrimPrefix(text[at+len(" from "):], "<"), " ")
+		peer = strings.TrimRight(peer, ">:")
+		e.Actor = peer
+		if colon := strings.LastIndexByte(peer, ':'); colon > 0 {
+			e.Actor = strings.Trim(peer[:colon], "[]")
+			setField(e, fieldPort, peer[colon+1:])
+		}
+		text = text[:at]
+	}
+	if from := strings.IndexByte(text, '\''); from >= 0 {
+		if to := strings.LastIndexByte(text, '\''); to > from {
+			e.User = text[from+1 : to]
+		}
+	} else if _, rest, ok := strings.Cut(text, "Exit ("); ok {
+		e.User, _, _ = strings.Cut(rest, ")")
+	}
+	return true
+}
+
 // cron reads "(root) CMD (run-parts /etc/cron.hourly)".
 func cron(e *fleet.AuditEvent, text string) bool {
 	user, rest, ok := strings.Cut(strings.TrimPrefix(text, "("), ") ")
@@ -187,7 +271,7 @@ func cron(e *fleet.AuditEvent, text string) bool {
 	}
 	set(e, classProcess, "start", "")
 	e.Actor, e.User = user, user
-	field(e, "command", strings.TrimSuffix(command, ")"))
+	setField(e, fieldCommand, strings.TrimSuffix(command, ")"))
 	return true
 }
 

@@ -23,6 +23,15 @@ const (
 	session = "session"
 	elevate = "elevate"
 
+	// Fields have the names of OCSF's attributes where it has one.
+	fieldHost     = "device.hostname"
+	fieldPID      = "process.pid"
+	fieldPort     = "src_endpoint.port"
+	fieldMethod   = "auth_protocol"
+	fieldCommand  = "process.cmd_line"
+	fieldTerminal = "session.terminal"
+	fieldService  = "service.name"
+
 	success = "success"
 	failure = "failure"
 )
@@ -32,7 +41,7 @@ func set(e *fleet.AuditEvent, class, activity, outcome string) {
 	e.Class, e.Activity, e.Outcome = class, activity, outcome
 }
 
-func field(e *fleet.AuditEvent, name, value string) {
+func setField(e *fleet.AuditEvent, name, value string) {
 	if value == "" {
 		return
 	}
@@ -84,6 +93,22 @@ func sshd(e *fleet.AuditEvent, text string) bool {
 	case "Server":
 		set(e, classProcess, "start", "")
 		return true
+	case "Starting":
+		set(e, classAuth, session, success)
+		if _, who, ok := strings.Cut(rest, " for "); ok {
+			e.User, e.Actor, _ = userFrom(who)
+		}
+		return true
+	case "banner", "kex_exchange_identification:", "drop", "Protocol", "srclimit_penalise:":
+		set(e, classAuth, preauth, "")
+		e.Actor = firstAddress(text)
+		return true
+	case "PAM:": // keyboard-interactive: "PAM: Authentication failure for [illegal user ]X from A"
+		set(e, classAuth, pam, failure)
+		if _, who, ok := strings.Cut(rest, " for "); ok {
+			e.User, e.Actor, _ = userFrom(strings.TrimPrefix(who, "illegal user "))
+		}
+		return true
 	}
 	return strings.HasPrefix(word, "Received") && sshdConnection(e, text)
 }
@@ -104,17 +129,19 @@ func sshdAttempt(e *fleet.AuditEvent, word, rest string) bool {
 	if e.Actor == "" {
 		return false
 	}
-	field(e, "method", method)
-	field(e, "port", port)
+	setField(e, fieldMethod, method)
+	setField(e, fieldPort, port)
 	if invalid {
-		field(e, "invalid_user", "true")
+		setField(e, "invalid_user", "true")
 	}
 	switch {
 	case word == "Accepted":
 		set(e, classAuth, logon, success)
 	case word == "Postponed":
 		set(e, classAuth, preauth, "")
-	case method == "none": // the client only asked which methods there are
+	case method == "none", method == "publickey", method == "hostbased", strings.HasPrefix(method, "gssapi"):
+		// The client asked which methods there are, or offers one of its keys
+		// after the other: no guess at a password.
 		set(e, classAuth, preauth, failure)
 	default:
 		set(e, classAuth, logon, failure)
@@ -153,6 +180,9 @@ func peer(text string) (address, port string) {
 		return strings.TrimSuffix(address, ":"), ""
 	}
 	if rest, more = strings.CutPrefix(rest, "port "); !more {
+		if rest == "ssh2" || rest == "ssh" { // some forwarders drop the port
+			return address, ""
+		}
 		return "", ""
 	}
 	end := 0
@@ -202,10 +232,10 @@ func sshdConnection(e *fleet.AuditEvent, text string) bool {
 // sshdReverse reads the warnings about names that do not map back.
 func sshdReverse(e *fleet.AuditEvent, text string) {
 	set(e, classAuth, preauth, failure)
-	field(e, "warning", "reverse_mapping")
+	setField(e, "warning", "reverse_mapping")
 	if _, rest, ok := strings.Cut(text, "getaddrinfo for "); ok {
 		name, rest, _ := strings.Cut(rest, " ")
-		field(e, "name", name)
+		setField(e, "name", name)
 		if open := strings.IndexByte(rest, '['); open >= 0 {
 			if end := strings.IndexByte(rest[open:], ']'); end > 0 {
 				e.Actor = rest[open+1 : open+end]
@@ -224,6 +254,14 @@ func firstAddress(text string) string {
 		word = strings.Trim(word, "[](),;")
 		if addr, err := netip.ParseAddr(strings.TrimSuffix(word, ":")); err == nil {
 			return addr.String()
+		}
+		if addr, err := netip.ParseAddrPort(strings.TrimSuffix(word, ":")); err == nil {
+			return addr.Addr().String()
+		}
+		if host, _, ok := strings.Cut(word, "]:"); ok { // [A]:port with its bracket trimmed
+			if addr, err := netip.ParseAddr(strings.TrimPrefix(host, "[")); err == nil {
+				return addr.String()
+			}
 		}
 		if host, _, ok := strings.Cut(word, ":"); ok {
 			if addr, err := netip.ParseAddr(host); err == nil {
@@ -254,8 +292,8 @@ func pamLine(e *fleet.AuditEvent, text string) bool {
 	switch {
 	case ok && strings.HasPrefix(module, "pam_"):
 		name, service, _ := strings.Cut(module, "(")
-		field(e, "module", name)
-		field(e, "service", service)
+		setField(e, "module", name)
+		setField(e, fieldService, service)
 		return pamWords(e, rest)
 	case strings.HasPrefix(text, "PAM "):
 		set(e, classAuth, pam, failure)

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,13 +53,19 @@ type lineParser struct {
 	historic   bool
 	last       time.Time // of the line before: continuation lines have none of their own
 
+	columns []string // of a Zeek log, from its header
+	path    string   // of the same: ssh, conn, …
+
 	machine syslog.Machine
 }
 
 // event reads one line. A line of no known form keeps its text.
 func (p *lineParser) event(line string) fleet.AuditEvent {
-	rest, pri, hasPri := priority(line)
 	e := fleet.AuditEvent{Message: line}
+	if p.object(line, &e) || p.table(line, &e) || p.auditd(line, &e) {
+		return e
+	}
+	rest, pri, hasPri := priority(line)
 	if hasPri && len(rest) > 2 && rest[0] >= '1' && rest[0] <= '9' {
 		if p.structured(line, &e) {
 			p.last = e.ObservedAt
@@ -129,7 +136,7 @@ func (p *lineParser) structured(line string, e *fleet.AuditEvent) bool {
 	if m.Priority != nil {
 		priorityFields(e.Fields, int(*m.Priority))
 	}
-	for name, text := range map[string]*string{"host": m.Hostname, "pid": m.ProcID, "msgid": m.MsgID} {
+	for name, text := range map[string]*string{fieldHost: m.Hostname, fieldPID: m.ProcID, "msgid": m.MsgID} {
 		if text != nil {
 			e.Fields[name] = *text
 		}
@@ -149,37 +156,6 @@ func (p *lineParser) structured(line string, e *fleet.AuditEvent) bool {
 		e.Message = strings.TrimPrefix(*m.Message, "\uFEFF")
 	}
 	return true
-}
-
-// stamp reads the time of a line: "Dec 10 06:55:46", the same with a year
-// behind the day, or ISO 8601 with a zone. shifted is the text of a time that
-// could not be believed: one without a zone that lies ahead of receipt.
-func (p *lineParser) stamp(line string) (at time.Time, rest, shifted string, ok bool) {
-	if len(line) > 10 && line[4] == '-' && line[0]-'0' <= 9 {
-		text, rest, _ := strings.Cut(line, " ")
-		at, err := time.Parse(time.RFC3339, text)
-		return at.UTC(), rest, "", err == nil
-	}
-	const short, long = len("Jan _2 15:04:05"), len("Jan _2 2006 15:04:05")
-	if len(line) >= long {
-		if at, err := time.Parse("Jan _2 2006 15:04:05", line[:long]); err == nil {
-			return at, strings.TrimPrefix(line[long:], " "), "", true
-		}
-	}
-	if len(line) < short {
-		return at, line, "", false
-	}
-	text := line[:short]
-	// The year 2000 has a 29 February.
-	t, err := time.Parse("2006 Jan _2 15:04:05", "2000 "+text)
-	if err != nil {
-		return at, line, "", false
-	}
-	at = p.inYear(t)
-	if !p.historic && at.Sub(p.receivedAt) > p.ahead {
-		at, shifted = p.receivedAt, text
-	}
-	return at, strings.TrimPrefix(line[short:], " "), shifted, true
 }
 
 // zoneSlack is how far ahead of UTC a local time can be.
@@ -202,8 +178,10 @@ func (p *lineParser) inYear(t time.Time) time.Time {
 	}
 }
 
-// tag reads "host program(module)[pid]: text" and returns the text.
+// tag reads "host program(module)[pid]: text" and returns the text. BusyBox
+// puts "facility.level" in front of the program.
 func tag(line string, e *fleet.AuditEvent) (string, bool) {
+	line = busyBox(line, e)
 	host, rest, ok := strings.Cut(line, " ")
 	if strings.HasSuffix(host, ":") { // no host
 		host, rest = "", line
@@ -211,7 +189,8 @@ func tag(line string, e *fleet.AuditEvent) (string, bool) {
 		return line, false
 	}
 	if host != "" {
-		e.Fields["host"] = host
+		e.Fields[fieldHost] = host
+		rest = busyBox(rest, e)
 	}
 	name, text, ok := strings.Cut(rest, ":")
 	if !ok || len(name) > 128 || strings.ContainsAny(name, " \t") {
@@ -222,10 +201,37 @@ func tag(line string, e *fleet.AuditEvent) (string, bool) {
 	}
 	if bare, pid, ok := strings.Cut(name, "["); ok && strings.HasSuffix(pid, "]") {
 		name = bare
-		e.Fields["pid"] = pid[:len(pid)-1]
+		e.Fields[fieldPID] = pid[:len(pid)-1]
 	}
 	program(name, e)
 	return strings.TrimPrefix(text, " "), true
+}
+
+var facilities = []string{
+	"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "security", "console", "clock",
+	"local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+}
+
+var levels = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
+
+// busyBox takes "authpriv.warn " off the front of a line.
+func busyBox(line string, e *fleet.AuditEvent) string {
+	word, rest, ok := strings.Cut(line, " ")
+	facility, level, dotted := strings.Cut(word, ".")
+	if !ok || !dotted {
+		return line
+	}
+	f, l := slices.Index(facilities, facility), slices.Index(levels, level)
+	if level == "warning" {
+		l = 4
+	} else if level == "error" {
+		l = 3
+	}
+	if f < 0 || l < 0 {
+		return line
+	}
+	priorityFields(e.Fields, f<<3|l)
+	return rest
 }
 
 // program sets the event's program from "sshd", "sshd-session",

@@ -33,7 +33,7 @@ func TestDecode_sshdLines(t *testing.T) {
 	for _, e := range rec.Audit {
 		require.Equal(t, "sshd", e.Program)
 		require.Equal(t, 2024, e.ObservedAt.Year())
-		require.Equal(t, "gw7", e.Fields["host"])
+		require.Equal(t, "gw7", e.Fields["device.hostname"])
 		got = append(got, words(e))
 	}
 	require.Equal(t, []string{
@@ -113,27 +113,27 @@ func TestDecode_syslogForms(t *testing.T) {
 			fleet.AuditEvent{
 				ObservedAt: at, Class: "authentication", Activity: "logon", Outcome: "success", Program: "sshd", Actor: "10.0.0.1", User: "a",
 				Message: "Accepted password for a from 10.0.0.1 port 5 ssh2",
-				Fields:  map[string]string{"host": "h1", "pid": "77", "msgid": "ID9", "meta.x": "1", "facility": "4", "level": "6", "method": "password", "port": "5"},
+				Fields:  map[string]string{"device.hostname": "h1", "process.pid": "77", "msgid": "ID9", "meta.x": "1", "facility": "4", "level": "6", "auth_protocol": "password", "src_endpoint.port": "5"},
 			},
 		},
 		"RFC 3164": {
 			`<13>Nov 24 11:59:58 h1 app: hello`,
 			fleet.AuditEvent{
 				ObservedAt: at, Class: "system", Activity: "message", Program: "app", Message: "hello",
-				Fields: map[string]string{"host": "h1", "facility": "1", "level": "5"},
+				Fields: map[string]string{"device.hostname": "h1", "facility": "1", "level": "5"},
 			},
 		},
 		"ISO": {
 			`2026-11-24T12:59:58.000+01:00 h1 app[5]: hello`,
 			fleet.AuditEvent{
 				ObservedAt: at, Class: "system", Activity: "message", Program: "app", Message: "hello",
-				Fields: map[string]string{"host": "h1", "pid": "5"},
+				Fields: map[string]string{"device.hostname": "h1", "process.pid": "5"},
 			},
 		},
 		"no host": {
 			`Nov 24 11:59:58 app[5]: hello`,
 			fleet.AuditEvent{
-				ObservedAt: at, Class: "system", Activity: "message", Program: "app", Message: "hello", Fields: map[string]string{"pid": "5"},
+				ObservedAt: at, Class: "system", Activity: "message", Program: "app", Message: "hello", Fields: map[string]string{"process.pid": "5"},
 			},
 		},
 		"no known form": {
@@ -144,7 +144,7 @@ func TestDecode_syslogForms(t *testing.T) {
 			`Nov 24 20:59:58 h1 app: hello`,
 			fleet.AuditEvent{
 				ObservedAt: received, Class: "system", Activity: "message", Program: "app", Message: "hello",
-				Fields: map[string]string{"host": "h1", "log_time": "Nov 24 20:59:58"},
+				Fields: map[string]string{"device.hostname": "h1", "log_time": "Nov 24 20:59:58"},
 			},
 		},
 	} {

@@ -2,18 +2,13 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
 	"cordon/detect/baseline"
 	"cordon/detect/replay"
-	"cordon/detect/rule"
-	"cordon/detect/rules"
-	"cordon/ingest/codec"
 	"cordon/internal/fleet"
 )
 
@@ -73,47 +68,5 @@ func (c *EvalNabCmd) disturb(g *Globals) error {
 		for _, v := range plain {
 			fmt.Fprintf(w, "  %-28s %6.2f  %d of %d windows, %d false rows\n", v.Copy, v.Score, v.Found, v.Windows, v.FalseRows)
 		}
-	})
-}
-
-// EvalAuditCmd finds attackers in a log.
-type EvalAuditCmd struct {
-	Log  string `arg:"" help:"An sshd log." type:"existingfile"`
-	To   string `name:"out" help:"JSON file for what was found." required:"" type:"path" placeholder:"FILE"`
-	Year int    `help:"Year of times that have none; 0: the year in which they are past." placeholder:"YEAR"`
-}
-
-// Run finds the attackers.
-func (c *EvalAuditCmd) Run(ctx context.Context, g *Globals) error {
-	pack, err := rule.ParseFS(rules.FS)
-	if err != nil {
-		return err
-	}
-	log, err := os.Open(c.Log)
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	defer log.Close()
-	header := map[string][]string{fleet.HeaderContentType: {fleet.ContentSyslog}}
-	if c.Year != 0 {
-		header[fleet.HeaderYear] = []string{fmt.Sprint(c.Year)}
-	}
-	now := time.Now()
-	found, err := replay.Audit(ctx, log, func(line []byte, number int) (fleet.Record, bool) {
-		r, rejection := codec.Decode("fleet.audit.log", header, line, now, uint64(number), true, codec.DefaultLimits())
-		return r, rejection == nil
-	}, pack)
-	if err != nil {
-		return err
-	}
-	raw, err := json.MarshalIndent(found, "", " ")
-	if err != nil {
-		return fmt.Errorf("encode findings: %w", err)
-	}
-	if err := os.WriteFile(c.To, append(raw, '\n'), 0o644); err != nil { //nolint:gosec // for a scorer
-		return fmt.Errorf("write findings: %w", err)
-	}
-	return show(g, found, func(w io.Writer) {
-		fmt.Fprintf(w, "Found %d attackers in %d lines (%d were no events).\n", len(found.BruteForce), found.Lines, found.Skipped)
 	})
 }
