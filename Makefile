@@ -28,7 +28,7 @@ run: build ## build, start everything embedded and show a live demo fleet
 
 .PHONY: build
 build: $(ENGINE) $(UI) ## build bin/cordon with the dashboard in it
-	$(GO) build -trimpath -ldflags "-s -w -X cordon/internal/cli.Version=$(VERSION)" -o bin/cordon .
+	$(GO) build -ldflags "-s -w -X cordon/internal/cli.Version=$(VERSION)" -o bin/cordon .
 
 .PHONY: test
 test: check unit race e2e browser ## everything: lint, unit, race, end to end, browser, fuzz seeds
@@ -41,14 +41,18 @@ check: $(LINT) $(UI_DEPS) ## formatting, vet, lint, types, generated files
 	$(LINT) run
 	cd web/ui && npm run --silent check
 
+# Packages that start goroutines are tested under the race detector, the
+# others without: each test runs once.
+RACE := ./ingest ./ingest/gate/... ./detect ./alert/... ./web/... ./internal/bus/... ./internal/identity/... ./internal/operator/... ./internal/agent/... ./internal/simulate/... ./internal/app/...
+
 .PHONY: unit
-unit: $(ENGINE) ## unit and integration tests, with the real broker and engine; fuzz seeds
-	$(GO) test -timeout 8m $$($(GO) list $(PACKAGES) | grep -v /internal/e2e)
+unit: $(ENGINE) $(UI_DEPS) ## tests with the real broker and engine; fuzz seeds
+	$(GO) test -timeout 8m $$(comm -23 <($(GO) list $(PACKAGES) | grep -v /internal/e2e | sort) <($(GO) list $(RACE) | sort))
 	cd web/ui && npm test --silent
 
 .PHONY: race
-race: $(ENGINE) ## the race detector over the concurrent packages
-	$(GO) test -race -short -timeout 8m ./ingest/... ./detect ./alert/... ./web/... ./internal/bus/... ./internal/identity/... ./internal/operator/... ./internal/agent/... ./internal/simulate/...
+race: $(ENGINE) ## tests of concurrent packages under the race detector
+	$(GO) test -race -short -timeout 9m $(RACE)
 
 .PHONY: e2e
 e2e: build ## the whole system: real processes, real devices, kill -9
