@@ -95,6 +95,7 @@ type reader interface {
 // fleetReader reads FLEET.
 type fleetReader struct {
 	limits  codec.Limits
+	decoder *codec.Decoder // of fill; again is called beside it
 	device  func(id string) (fleet.Device, bool)
 	filter  *fleet.SeenFilter
 	fences  *fleet.Fences
@@ -107,8 +108,9 @@ const (
 	detailQuarantined = "the device's quarantine was confirmed before this message: it came from a connection that no longer was"
 )
 
-func (r *fleetReader) decode(m message, historic func(device string) bool) (fleet.Record, *codec.Rejection) {
-	return codec.Decode(m.subject, m.header, m.data, m.receivedAt, m.seq, historic(deviceOf(m.subject)), r.limits)
+// decode leaves readings in r.decoder.
+func (r *fleetReader) decode(m message, historic bool) (fleet.Record, *codec.Rejection) {
+	return r.decoder.Decode(m.subject, m.header, m.data, m.receivedAt, m.seq, historic, r.limits)
 }
 
 // deviceOf is the device that a message is about: the child, behind a gateway.
@@ -125,7 +127,7 @@ func (r *fleetReader) skip(m message) {
 	if r.fences.Void(m.subject) {
 		return
 	}
-	if rec, rej := r.decode(m, r.isHistoric); rej == nil {
+	if rec, rej := r.decode(m, r.isHistoric(deviceOf(m.subject))); rej == nil {
 		r.filter.Seen(rec.Device, rec.Boot, rec.Seq)
 		r.fence(rec)
 	}
@@ -145,16 +147,7 @@ func (r *fleetReader) add(b *block, m message) {
 		b.dead.Append(deadLetter(m, deviceOf(m.subject), reasonQuarantined, detailQuarantined))
 		return
 	}
-	rec, rej := r.decode(m, func(id string) bool {
-		if b.redo != nil || b.historic[id] {
-			return b.historic[id]
-		}
-		historic := r.isHistoric(id)
-		if historic {
-			b.historic[id] = true
-		}
-		return historic
-	})
+	rec, rej := r.decode(m, r.historicIn(b, deviceOf(m.subject)))
 	b.receipt(m, rec)
 	if rej == nil {
 		r.fence(rec)
@@ -167,10 +160,27 @@ func (r *fleetReader) add(b *block, m message) {
 			r.metrics.duplicates.Inc()
 			return
 		}
-		r.metrics.decoded.WithLabelValues("reading").Add(float64(len(rec.Readings)))
-		r.metrics.decoded.WithLabelValues("event").Add(float64(len(rec.Audit)))
+		if rec.Kind == fleet.TelemetryKind {
+			r.metrics.readings.Add(float64(r.decoder.Len()))
+			b.telemetry.AppendColumns(rec, r.decoder.Metric, r.decoder.ObservedAt, r.decoder.Value)
+			return
+		}
+		r.metrics.events.Add(float64(len(rec.Audit)))
 	}
 	b.put(m, rec, rej)
+}
+
+// historicIn says whether a device counts as historic in a block: as it did
+// when one of its messages first came into it.
+func (r *fleetReader) historicIn(b *block, id string) bool {
+	if b.redo != nil || b.historic[id] {
+		return b.historic[id]
+	}
+	historic := r.isHistoric(id)
+	if historic {
+		b.historic[id] = true
+	}
+	return historic
 }
 
 func (r *fleetReader) again(from, to *block, m message) {
@@ -181,7 +191,7 @@ func (r *fleetReader) again(from, to *block, m message) {
 	if inSpans(from.dropped, m.seq) {
 		return
 	}
-	rec, rej := r.decode(m, func(id string) bool { return from.historic[id] })
+	rec, rej := codec.Decode(m.subject, m.header, m.data, m.receivedAt, m.seq, from.historic[deviceOf(m.subject)], r.limits)
 	to.put(m, rec, rej)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"cordon/ingest/codec"
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
 	"cordon/internal/store"
@@ -60,7 +61,7 @@ func New(cfg Config, deps Deps) *Mover {
 	filter := fleet.NewSeenFilter()
 	fences := fleet.NewFences()
 	m.fleet.filter, m.fleet.fences, m.fleet.saved = filter, fences, &checkpoint{js: deps.Bus.Core}
-	m.fleet.reader = &fleetReader{limits: cfg.Limits, device: deps.Device, filter: filter, fences: fences, metrics: m.metrics}
+	m.fleet.reader = &fleetReader{limits: cfg.Limits, decoder: codec.NewDecoder(), device: deps.Device, filter: filter, fences: fences, metrics: m.metrics}
 	for _, h := range histories {
 		w := m.worker(deps.Bus.Core, h.stream, h.history)
 		w.reader = &historyReader{prefix: h.prefix}
@@ -73,6 +74,7 @@ func (m *Mover) worker(js jetstream.JetStream, stream string, history store.Hist
 		cfg: m.cfg, deps: m.deps, js: js, stream: stream, history: history, metrics: m.metrics, log: m.deps.Log,
 		position: &position{key: "ingest-" + stream, now: m.deps.Clock, current: intent{Stream: stream}},
 	}
+	w.received = m.metrics.received.WithLabelValues(stream)
 	w.source = &source{js: js, stream: stream, log: m.deps.Log, check: w.position.check, say: w.sayRead}
 	m.workers = append(m.workers, w)
 	return w

@@ -5,6 +5,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	received      *prometheus.CounterVec
 	decoded       *prometheus.CounterVec
+	readings      prometheus.Counter // of decoded
+	events        prometheus.Counter
 	stored        *prometheus.CounterVec
 	dead          *prometheus.CounterVec
 	duplicates    prometheus.Counter
@@ -44,6 +46,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"table"}),
 		trimmed: counter("stream_trims_total", "Times that FLEET was trimmed."),
 	}
+	m.readings, m.events = m.decoded.WithLabelValues("reading"), m.decoded.WithLabelValues("event")
 	if registry != nil {
 		registry.MustRegister(m.received, m.decoded, m.stored, m.dead, m.duplicates, m.receipts, m.redone, m.retries,
 			m.lag, m.blockRows, m.insertSeconds, m.trimmed)

@@ -24,7 +24,7 @@ type picky struct {
 var errPicky = errors.New("this value is refused")
 
 func (p picky) InsertTelemetry(ctx context.Context, token string, b *store.TelemetryBlock) error {
-	for _, device := range b.Device {
+	for _, device := range b.Devices() {
 		if p.refuse(device) {
 			return errPicky
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"cordon/internal/fleet"
@@ -25,6 +26,8 @@ type worker struct {
 	history store.History // "" for FLEET
 	metrics *metrics
 	log     *slog.Logger
+
+	received prometheus.Counter
 
 	reader   reader
 	filter   *fleet.SeenFilter // FLEET only; belongs to fill
@@ -192,7 +195,7 @@ func (w *worker) fill(ctx context.Context, redo *intent) error {
 			b.take(m, time.Now())
 			w.reader.add(b, m)
 			w.read.Store(m.seq)
-			w.metrics.received.WithLabelValues(w.stream).Inc()
+			w.received.Inc()
 			w.oldest.CompareAndSwap(0, m.receivedAt.UnixNano())
 		}
 		if b, err = w.flush(ctx, b, err != nil); err != nil {

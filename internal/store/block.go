@@ -6,48 +6,6 @@ import (
 	"cordon/internal/fleet"
 )
 
-// TelemetryBlock is a block of readings in columns, one element per reading.
-// Fill it with Append; a caller that fills columns directly keeps them equally
-// long.
-type TelemetryBlock struct {
-	Device     []string
-	Metric     []string
-	ObservedAt []int64 // milliseconds since 1970
-	ReceivedAt []int64
-	Value      []float64
-	Boot       []string
-	Seq        []uint64
-	StreamSeq  []uint64
-	N          []uint32 // position of the reading in its message, from 0
-}
-
-// Append adds the readings of one telemetry record.
-func (b *TelemetryBlock) Append(r fleet.Record) {
-	received := r.ReceivedAt.UnixMilli()
-	for i := range r.Readings {
-		reading := &r.Readings[i]
-		b.Device = append(b.Device, r.Device)
-		b.Metric = append(b.Metric, reading.Metric)
-		b.ObservedAt = append(b.ObservedAt, reading.ObservedAt.UnixMilli())
-		b.ReceivedAt = append(b.ReceivedAt, received)
-		b.Value = append(b.Value, reading.Value)
-		b.Boot = append(b.Boot, r.Boot)
-		b.Seq = append(b.Seq, r.Seq)
-		b.StreamSeq = append(b.StreamSeq, r.StreamSeq)
-		b.N = append(b.N, uint32(i))
-	}
-}
-
-// Len is the number of rows.
-func (b *TelemetryBlock) Len() int { return len(b.StreamSeq) }
-
-// Reset empties the block and keeps its memory.
-func (b *TelemetryBlock) Reset() {
-	b.Device, b.Metric, b.Boot = b.Device[:0], b.Metric[:0], b.Boot[:0]
-	b.ObservedAt, b.ReceivedAt, b.Value = b.ObservedAt[:0], b.ReceivedAt[:0], b.Value[:0]
-	b.Seq, b.StreamSeq, b.N = b.Seq[:0], b.StreamSeq[:0], b.N[:0]
-}
-
 // AuditRow is one audit event as it is stored.
 type AuditRow struct {
 	Device     string    `json:"device"`

@@ -7,53 +7,6 @@ import (
 	"github.com/ClickHouse/ch-go/proto"
 )
 
-// newDictionary builds a LowCardinality(String) column. Neighbours are often
-// equal, and then need no look-up.
-func newDictionary(values []string) *proto.ColLowCardinalityRaw {
-	index := new(proto.ColStr)
-	c := &proto.ColLowCardinalityRaw{Index: index, Key: proto.KeyUInt8}
-	seen := make(map[string]uint32, 64)
-	keys := make(proto.ColUInt32, len(values))
-	var last string
-	var key uint32
-	for i, v := range values {
-		if i == 0 || v != last {
-			k, ok := seen[v]
-			if !ok {
-				k = uint32(len(seen))
-				seen[v] = k
-				index.Append(v)
-			}
-			last, key = v, k
-		}
-		keys[i] = key
-	}
-	switch {
-	case len(seen) <= 1<<8:
-		c.Key, c.Keys8 = proto.KeyUInt8, make(proto.ColUInt8, len(keys))
-		for i, k := range keys {
-			c.Keys8[i] = uint8(k)
-		}
-	case len(seen) <= 1<<16:
-		c.Key, c.Keys16 = proto.KeyUInt16, make(proto.ColUInt16, len(keys))
-		for i, k := range keys {
-			c.Keys16[i] = uint16(k)
-		}
-	default:
-		c.Key, c.Keys32 = proto.KeyUInt32, keys
-	}
-	return c
-}
-
-// dateTimes builds a DateTime64(3, 'UTC') column from milliseconds.
-func dateTimes(millis []int64) *proto.ColDateTime64Raw {
-	c := (&proto.ColDateTime64{Data: make([]proto.DateTime64, len(millis))}).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
-	for i, m := range millis {
-		c.Data[i] = proto.DateTime64(m)
-	}
-	return &proto.ColDateTime64Raw{ColDateTime64: *c}
-}
-
 // kind is the type of a column of the smaller tables.
 type kind int
 

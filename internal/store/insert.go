@@ -60,36 +60,6 @@ func Permanent(err error) bool {
 	return dataFaults[exception.Code]
 }
 
-// InsertTelemetry stores a block of readings. With the same token and the same
-// rows it may be repeated: the rows count once, in every roll-up too. Tokens of
-// different blocks must differ; each table has its own. The server remembers
-// the last 10,000 parts per table, one per week of receipt that a block touches.
-func (s *Store) InsertTelemetry(ctx context.Context, token string, b *TelemetryBlock) error {
-	n := b.Len()
-	if n == 0 {
-		return nil
-	}
-	for _, l := range []int{len(b.Device), len(b.Metric), len(b.ObservedAt), len(b.ReceivedAt), len(b.Value), len(b.Boot), len(b.Seq), len(b.N)} {
-		if l != n {
-			return fmt.Errorf("insert telemetry: columns of %d and %d rows: %w", n, l, ErrBlock)
-		}
-	}
-	device, metric, boot := newDictionary(b.Device), newDictionary(b.Metric), newDictionary(b.Boot)
-	observed, received := dateTimes(b.ObservedAt), dateTimes(b.ReceivedAt)
-	value, seq, stream, pos := proto.ColFloat64(b.Value), proto.ColUInt64(b.Seq), proto.ColUInt64(b.StreamSeq), proto.ColUInt32(b.N)
-	return s.insert(ctx, "telemetry", token, proto.Input{
-		{Name: "device", Data: device},
-		{Name: "metric", Data: metric},
-		{Name: "observed_at", Data: observed},
-		{Name: "received_at", Data: received},
-		{Name: "value", Data: &value},
-		{Name: "boot", Data: boot},
-		{Name: "seq", Data: &seq},
-		{Name: "stream_seq", Data: &stream},
-		{Name: "n", Data: &pos},
-	})
-}
-
 // InsertAudit stores a block of audit events; see InsertTelemetry. Texts keep
 // every byte, also what is not UTF-8.
 func (s *Store) InsertAudit(ctx context.Context, token string, b *AuditBlock) error {

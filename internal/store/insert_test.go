@@ -141,9 +141,6 @@ func TestInsert_permanentErrors(t *testing.T) {
 	s := storetest.Start(t)
 	ctx := t.Context()
 	b := telemetry("d1", 1, 2, t0, time.Second)
-	b.Value = b.Value[:1]
-	require.True(t, store.Permanent(s.InsertTelemetry(ctx, "x", b)))
-
 	b.Reset()
 	for i := range 150 { // weeks of receipt
 		b.Append(fleet.Record{Device: "d1", StreamSeq: uint64(i + 1), ReceivedAt: t0.AddDate(0, 0, -7*i), Readings: make([]fleet.Reading, 1)})
