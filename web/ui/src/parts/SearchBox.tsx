@@ -2,6 +2,7 @@ import { IconSearch } from "@tabler/icons-react";
 import { useEffect, useRef, useState } from "react";
 import { useKeys } from "../shell/keys";
 import { Kbd } from "./Button";
+import "./datalist.css";
 
 /** The search of a list; "/" goes there, Esc leaves and then clears it. */
 export function SearchBox({

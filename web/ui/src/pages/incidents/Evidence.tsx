@@ -170,12 +170,12 @@ function MetricPanel({
     return (
       <section data-testid="evidence">
         <header className="cd-row">
-          <h2 className="cd-h2 cd-el">
+          <h2 className="cd-h2 cd-nw">
             {metricName(metric)}
             <Unit series={shown.data} unit={unit} />
           </h2>
           <span className="cd-sp" />
-          <span className="cd-cap cd-nw">
+          <span className="cd-cap cd-el">
             {expected && `${expected}, `}seen {quantity(e.value, unit)}
           </span>
         </header>
@@ -393,7 +393,7 @@ function EventsPanel({ finding, bare }: { incident: Incident; finding: Finding; 
     );
   }
   return (
-    <Panel title="Events that led to it" aside={head}>
+    <Panel title="Events that led to it" aside={head} className="cd-evidence">
       {list}
       <div className="cd-evidence-why">
         <Why finding={finding} />
