@@ -282,6 +282,19 @@ func (ca *CA) SignDevice(csrPEM []byte, device string, validity time.Duration) (
 	return pemBlock("CERTIFICATE", der), leaf, nil
 }
 
+// requestHash is the SHA-256 of a request's public key, in hex.
+func requestHash(csrPEM []byte) (string, error) {
+	pub, err := requestKey(csrPEM)
+	if err != nil {
+		return "", err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fleet.Errorf(fleet.CodeInvalid, "certificate request has a key that can't be encoded: %w", err).On("csr")
+	}
+	return keyHash(spki), nil
+}
+
 func requestKey(csrPEM []byte) (crypto.PublicKey, error) {
 	if len(csrPEM) > maxCSR {
 		return nil, fleet.Errorf(fleet.CodeInvalid, "certificate request has %d bytes, the limit is %d", len(csrPEM), maxCSR).On("csr")

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
@@ -39,17 +38,30 @@ type Enrolment struct {
 	Actor     string        // who enrols it
 	TokenLife time.Duration // zero: Config.TokenLife
 	Reissue   bool          // a new token for a device that has a certificate, or whose was revoked
+
+	Credential fleet.Credential // empty: by certificate
+	Maker      string           // with ByMaker: whose certificate it will show
+	Gateway    string           // with ByGateway: the device that speaks for it
+	HardwareID string           // such as a serial number; two devices can't have the same
 }
 
 // Enroll enters a device and returns its one-time token, of which only a hash
-// is kept. A device that has not redeemed its token gets a new one in place of
+// is kept; with ByToken, its token credential; with ByMaker or ByGateway,
+// nothing. A device that has not redeemed its token gets a new one in place of
 // the old. Codes: invalid, conflict (it has a certificate and Reissue is not
-// set, or it was retired), too_many.
+// set, or it was retired), forbidden (its hardware is quarantined), too_many.
 func (r *Registry) Enroll(ctx context.Context, e Enrolment) (fleet.Device, string, error) {
 	if err := checkEnrolment(e); err != nil {
 		return fleet.Device{}, "", err
 	}
-	token, hash, err := newToken(e.ID)
+	if err := r.checkCredential(ctx, &e); err != nil {
+		return fleet.Device{}, "", err
+	}
+	make := newToken
+	if e.Credential == fleet.ByToken {
+		make = newCredential
+	}
+	token, hash, err := make(e.ID)
 	if err != nil {
 		return fleet.Device{}, "", err
 	}
@@ -66,11 +78,26 @@ func (r *Registry) Enroll(ctx context.Context, e Enrolment) (fleet.Device, strin
 		if d.EnrolledAt.IsZero() {
 			d.EnrolledAt, d.EnrolledBy = now, e.Actor
 		}
-		d.TokenHash, d.TokenExpiresAt = hash, now.Add(life)
+		d.Credential, d.Maker, d.Gateway = e.Credential, e.Maker, e.Gateway
+		switch e.Credential {
+		case fleet.ByToken:
+			r.credential(d, hash)
+		case fleet.ByMaker:
+		case fleet.ByGateway:
+			d.State = fleet.Active
+		default:
+			d.TokenHash, d.TokenExpiresAt = hash, now.Add(life)
+		}
 		return nil
 	})
+	if err == nil {
+		err = r.remember(ctx, e.ID, "", e.HardwareID)
+	}
 	if err != nil {
 		return fleet.Device{}, "", err
+	}
+	if e.Credential == fleet.ByMaker || e.Credential == fleet.ByGateway {
+		token = ""
 	}
 	r.deps.Log.Info("device enrolled", "device", e.ID, "actor", e.Actor, "reissue", e.Reissue)
 	return device, token, nil
@@ -89,15 +116,21 @@ func (r *Registry) admit(d *fleet.Device, e Enrolment) error {
 		d.State = fleet.Enrolled
 	case fleet.Enrolled:
 	case fleet.Active:
+		if d.Credential == fleet.ByGateway {
+			return fleet.Errorf(fleet.CodeConflict, "device %s is behind gateway %s already", e.ID, d.Gateway).On("id")
+		}
 		if !e.Reissue {
 			return fleet.Errorf(fleet.CodeConflict, "device %s has a certificate: ask for a re-issue to replace it", e.ID).On("id")
+		}
+		if e.Credential != d.Credential && (e.Credential != "" || d.Credential != fleet.ByCertificate) {
+			return fleet.Errorf(fleet.CodeConflict, "device %s proves itself by %s: retire it and enrol it under a new id to change that", e.ID, d.Credential).On("id")
 		}
 	case fleet.Revoked:
 		if !e.Reissue {
 			return fleet.Errorf(fleet.CodeConflict, "device %s was revoked: ask for a re-issue to let it back in", e.ID).On("id")
 		}
 		d.State = fleet.Enrolled
-		d.CertificateSerial = ""
+		d.CertificateSerial, d.KeyHash, d.Next = "", "", nil
 	default:
 		return fleet.Errorf(fleet.CodeConflict, "device %s is %s: enrol the hardware under a new id", e.ID, d.State).On("id")
 	}
@@ -123,6 +156,9 @@ func merge(d *fleet.Device, e Enrolment) {
 	if d.Cohort == "" {
 		d.Cohort = "default"
 	}
+	if e.HardwareID != "" {
+		d.HardwareID = e.HardwareID
+	}
 	if e.Tags != nil {
 		d.Tags = e.Tags
 	}
@@ -135,6 +171,7 @@ func checkEnrolment(e Enrolment) error {
 	}
 	for field, text := range map[string]string{
 		"cohort": e.Cohort, "site": e.Site, "model": e.Model, "firmware": e.Firmware, "owner": e.Owner, "time_zone": e.TimeZone,
+		"hardware_id": e.HardwareID,
 	} {
 		if err := checkText(field, text); err != nil {
 			return err
@@ -167,17 +204,40 @@ func checkText(field, text string) error {
 	return nil
 }
 
-// Redeem turns a one-time token and a certificate request into a certificate.
-// Codes: unauthenticated (no such token, or used), forbidden (expired, device
-// revoked or retired), invalid (the request).
+// Redemption is what a device shows to get its first certificate.
+type Redemption struct {
+	Token      string // one-time or fleet token
+	CSR        []byte // PEM
+	Device     string // the id that it wants, with a fleet token
+	HardwareID string // what it says of itself; may be empty
+}
+
+// Redeem is Admit with a one-time token.
 func (r *Registry) Redeem(ctx context.Context, token string, csrPEM []byte) (fleet.Device, []byte, error) {
+	return r.Admit(ctx, Redemption{Token: token, CSR: csrPEM})
+}
+
+// Admit turns a token and a certificate request into a certificate. Codes:
+// unauthenticated (no such token, or used), forbidden (expired, device revoked
+// or retired, key or hardware of a quarantined device), conflict (key,
+// hardware or id of another device), invalid (the request).
+func (r *Registry) Admit(ctx context.Context, q Redemption) (fleet.Device, []byte, error) {
+	key, err := requestHash(q.CSR)
+	if err != nil {
+		return fleet.Device{}, nil, err
+	}
+	if err := checkText("hardware_id", q.HardwareID); err != nil {
+		return fleet.Device{}, nil, err
+	}
+	if secret := strings.TrimSpace(q.Token); strings.HasPrefix(secret, fleetTokenPrefix) {
+		return r.admitByFleetToken(ctx, secret, key, q)
+	}
 	unknown := fleet.Errorf(fleet.CodeUnauthenticated, "the enrolment token is unknown or was used: ask for a new one")
-	id, hash, ok := parseToken(token)
+	id, hash, ok := parseToken(q.Token)
 	if !ok {
 		return fleet.Device{}, nil, unknown
 	}
-	var certPEM []byte
-	device, err := r.modify(ctx, id, false, func(d *fleet.Device) error {
+	check := func(d *fleet.Device) error {
 		if d.TokenHash == "" || subtle.ConstantTimeCompare([]byte(d.TokenHash), []byte(hash)) != 1 {
 			return unknown
 		}
@@ -187,19 +247,102 @@ func (r *Registry) Redeem(ctx context.Context, token string, csrPEM []byte) (fle
 		if !r.deps.Clock().Before(d.TokenExpiresAt) {
 			return fleet.Errorf(fleet.CodeForbidden, "the enrolment token of device %s has expired: ask for a new one", id)
 		}
-		signed, leaf, err := r.deps.CA.SignDevice(csrPEM, id, r.cfg.CertificateLife)
+		return nil
+	}
+	return r.certify(ctx, id, key, q, false, check)
+}
+
+func (r *Registry) admitByFleetToken(ctx context.Context, secret, key string, q Redemption) (fleet.Device, []byte, error) {
+	if err := r.free(ctx, q.Device); err != nil {
+		return fleet.Device{}, nil, err
+	}
+	if err := r.barred(ctx, q.Device, key, q.HardwareID); err != nil {
+		return fleet.Device{}, nil, err
+	}
+	t, err := r.spend(ctx, secret, q.Device)
+	if err != nil {
+		return fleet.Device{}, nil, err
+	}
+	e := Enrolment{ID: q.Device, Cohort: t.Cohort, Site: t.Site, Model: t.Model, Actor: "fleet-token:" + t.ID}
+	return r.certify(ctx, q.Device, key, q, true, func(d *fleet.Device) error {
+		if err := fleetMay(*d); err != nil {
+			return err
+		}
+		if err := r.admit(d, e); err != nil {
+			return err
+		}
+		if d.EnrolledAt.IsZero() {
+			merge(d, e)
+			d.EnrolledAt, d.EnrolledBy = r.deps.Clock().UTC(), e.Actor
+		}
+		return nil
+	})
+}
+
+// free refuses an id that a fleet token can't enrol before a use of it is
+// spent.
+func (r *Registry) free(ctx context.Context, id string) error {
+	device, err := r.Lookup(ctx, id)
+	if code := fleet.CodeOf(err); code == fleet.CodeNotFound || code == fleet.CodeInvalid {
+		return nil // what is wrong with the id, spend says
+	}
+	if err != nil {
+		return err
+	}
+	return fleetMay(device)
+}
+
+// fleetMay: a fleet token takes over nobody's identity.
+func fleetMay(d fleet.Device) error {
+	if d.State == "" || d.State == fleet.Enrolled && (d.Credential == "" || d.Credential == fleet.ByCertificate) {
+		return nil
+	}
+	return fleet.Errorf(fleet.CodeConflict, "device %s is in the fleet already: it needs a one-time token of its own", d.ID).On("device")
+}
+
+// certify gives a device its first certificate once check agrees.
+func (r *Registry) certify(ctx context.Context, id, key string, q Redemption, create bool, check func(*fleet.Device) error) (fleet.Device, []byte, error) {
+	if !create {
+		// Who has no token learns nothing about keys.
+		known, err := r.Lookup(ctx, id)
+		if fleet.CodeOf(err) == fleet.CodeNotFound {
+			return fleet.Device{}, nil, fleet.Errorf(fleet.CodeUnauthenticated, "the enrolment token is unknown or was used: ask for a new one")
+		}
+		if err == nil {
+			err = check(&known)
+		}
+		if err == nil && known.HardwareID != "" && q.HardwareID != "" && known.HardwareID != q.HardwareID {
+			err = fleet.Errorf(fleet.CodeForbidden, "device %s was enrolled with another hardware id", id).On("hardware_id")
+		}
+		if err == nil {
+			err = r.barred(ctx, id, key, q.HardwareID)
+		}
+		if err != nil {
+			return fleet.Device{}, nil, err
+		}
+	}
+	if err := r.remember(ctx, id, key, q.HardwareID); err != nil {
+		return fleet.Device{}, nil, err
+	}
+	var certPEM []byte
+	device, err := r.modify(ctx, id, create, func(d *fleet.Device) error {
+		if err := check(d); err != nil {
+			return err
+		}
+		signed, leaf, err := r.deps.CA.SignDevice(q.CSR, id, r.cfg.CertificateLife)
 		if err != nil {
 			return err
 		}
 		certPEM = signed
-		d.State = fleet.Active
+		d.State, d.Credential, d.Next, d.RotateAt = fleet.Active, fleet.ByCertificate, nil, time.Time{}
 		d.CertificateSerial, d.CertificateNotBefore, d.CertificateNotAfter = Serial(leaf), leaf.NotBefore, leaf.NotAfter
+		d.KeyHash, d.Authority = key, r.deps.CA.authorityOf(leaf)
+		if q.HardwareID != "" {
+			d.HardwareID = q.HardwareID
+		}
 		d.TokenHash, d.TokenExpiresAt = "", time.Time{}
 		return nil
 	})
-	if fleet.CodeOf(err) == fleet.CodeNotFound {
-		return fleet.Device{}, nil, unknown
-	}
 	if err != nil {
 		return fleet.Device{}, nil, err
 	}
@@ -223,7 +366,7 @@ func (r *Registry) end(ctx context.Context, id string, state fleet.DeviceState, 
 			return fleet.Errorf(fleet.CodeConflict, "device %s is already %s", id, d.State)
 		}
 		d.State, d.StateAt, d.StateBy, d.StateReason = state, r.deps.Clock().UTC(), actor, reason
-		d.TokenHash, d.TokenExpiresAt = "", time.Time{}
+		d.TokenHash, d.TokenExpiresAt, d.Next, d.RotateAt = "", time.Time{}, nil, time.Time{}
 		return nil
 	})
 	if err == nil {
@@ -332,9 +475,9 @@ func (r *Registry) announce(ctx context.Context, device fleet.Device, revision u
 // newToken makes a token that carries the device's id, so that redeeming it
 // needs one read, and enough random bytes that nobody guesses it.
 func newToken(id string) (token, hash string, err error) {
-	raw := make([]byte, tokenEntropy, tokenEntropy+len(id))
-	if _, err := rand.Read(raw); err != nil {
-		return "", "", fmt.Errorf("draw enrolment token: %w", err)
+	raw, err := random(tokenEntropy)
+	if err != nil {
+		return "", "", err
 	}
 	token = tokenPrefix + tokenEncoding.EncodeToString(append(raw, id...))
 	return token, hashToken(token), nil

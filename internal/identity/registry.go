@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -55,6 +56,11 @@ type Registry struct {
 	bucketMu sync.Mutex
 	kv       jetstream.KeyValue
 
+	makers  atomic.Pointer[[]Maker]
+	tokens  atomic.Int64         // active devices with token credentials
+	asked   map[string]time.Time // when a device last got a certificate by renewal; under askedMu
+	askedMu sync.Mutex
+
 	mu        sync.RWMutex
 	devices   map[string]*held
 	sorted    []*held // by id, once loaded
@@ -85,13 +91,16 @@ func (r *Registry) search(id string) (int, bool) {
 // NewRegistry makes an inert registry; writes work at once, reads from memory
 // once Run has loaded the bucket.
 func NewRegistry(cfg Config, deps Deps) *Registry {
-	return &Registry{
+	r := &Registry{
 		cfg: cfg, deps: deps,
 		ready:     make(chan struct{}),
 		devices:   map[string]*held{},
 		published: map[uint64]bool{},
+		asked:     map[string]time.Time{},
 		journal:   deps.Bus.NewJournal(positionKey, deps.Log),
 	}
+	deps.CA.Optional(func() bool { return r.tokens.Load() > 0 })
+	return r
 }
 
 // Ready is closed once the view in memory is complete.
@@ -123,6 +132,9 @@ func (r *Registry) Run(ctx context.Context) error {
 		defer stop()
 		failure = r.journal.Run(ctx)
 	})
+	for name, loop := range map[string]func(context.Context) error{"makers": r.watchMakers, "renewals": r.answerRenewals} {
+		group.Go(func() { r.again(ctx, name, loop) })
+	}
 	for {
 		err := r.watch(ctx)
 		if ctx.Err() != nil {
@@ -133,6 +145,21 @@ func (r *Registry) Run(ctx context.Context) error {
 			return failure
 		}
 		r.deps.Log.Warn("registry watch ended, starting it again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchRetry):
+		}
+	}
+}
+
+// again runs a loop until ctx ends, starting it over when it fails.
+func (r *Registry) again(ctx context.Context, name string, loop func(context.Context) error) {
+	for {
+		err := loop(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		r.deps.Log.Warn("part of the registry ended, starting it again", "part", name, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(watchRetry):
@@ -176,6 +203,7 @@ func (r *Registry) observe(entry jetstream.KeyValueEntry) (fleet.Device, error) 
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if old, ok := r.devices[device.ID]; ok && old.revision < entry.Revision() {
+			r.countTokens(old, fleet.Device{})
 			delete(r.devices, device.ID)
 			if i, found := r.search(device.ID); found && r.loaded {
 				r.sorted = slices.Delete(r.sorted, i, i+1)
@@ -194,9 +222,11 @@ func (r *Registry) observe(entry jetstream.KeyValueEntry) (fleet.Device, error) 
 func (r *Registry) put(device fleet.Device, revision uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, known := r.devices[device.ID]; known && old.revision >= revision {
+	old, known := r.devices[device.ID]
+	if known && old.revision >= revision {
 		return
 	}
+	r.countTokens(old, device)
 	h := hold(device, revision)
 	r.devices[device.ID] = h
 	r.version++
