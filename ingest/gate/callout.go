@@ -2,9 +2,7 @@ package gate
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
@@ -15,7 +13,6 @@ import (
 
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
-	"cordon/internal/identity"
 )
 
 const (
@@ -129,16 +126,12 @@ func (g *Gate) respond(msg *nats.Msg, req *jwt.AuthorizationRequestClaims, serve
 // decide finds out who connects and what they may do. From the moment that
 // the device is known, the connection is in the table.
 func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, c *connection) verdict {
-	cert, v := g.certificate(req)
+	claim, v := g.claim(ctx, req)
 	if v.refused != "" {
 		return v
 	}
-	id, err := identity.DeviceID(cert)
-	if err != nil {
-		return verdict{refused: unknown, detail: err.Error()}
-	}
-	c.device, c.serial = id, identity.Serial(cert)
-	v.device = id
+	id := claim.Device
+	c.device, c.serial = id, claim.Serial
 	if c.Protocol == "mqtt" && req.ClientInformation.MQTT != id {
 		v.refused, v.detail = clientID, "the MQTT client id must be the device id"
 		return v
@@ -172,33 +165,17 @@ func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, 
 			return v
 		}
 	}
-	if v.token, err = g.grant(req.UserNkey, device, cert.NotAfter, v.restricted); err != nil {
+	children := g.speaksFor(id)
+	if v.token, err = g.grant(req.UserNkey, device, claim.End, v.restricted, children); err != nil {
 		return g.unavailable(v, err)
 	}
+	g.table.granted(c.key(), grantOf(children))
+	if device.Next != nil && device.Next.Serial == c.serial {
+		if err := g.deps.Registry.Promote(ctx, id, c.serial); err != nil {
+			return g.unavailable(v, err)
+		}
+	}
 	return v
-}
-
-// certificate returns the client certificate that the broker has verified.
-func (g *Gate) certificate(req *jwt.AuthorizationRequestClaims) (*x509.Certificate, verdict) {
-	if req.ClientInformation.Kind != "Client" {
-		return nil, verdict{refused: unknown, detail: "connections of kind " + req.ClientInformation.Kind + " are not admitted"}
-	}
-	if req.TLS == nil || len(req.TLS.VerifiedChains) == 0 || len(req.TLS.VerifiedChains[0]) == 0 {
-		return nil, verdict{refused: noCertificate}
-	}
-	block, _ := pem.Decode([]byte(req.TLS.VerifiedChains[0][0]))
-	if block == nil {
-		return nil, verdict{refused: noCertificate, detail: "certificate is not PEM"}
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, verdict{refused: noCertificate, detail: "certificate can't be read"}
-	}
-	if !g.deps.Clock().Before(cert.NotAfter) {
-		id, _ := identity.DeviceID(cert) //nolint:errcheck // only for the log
-		return nil, verdict{refused: expired, device: id}
-	}
-	return cert, verdict{}
 }
 
 // standing says why the registry does not let a certificate in, "" when it does.
@@ -212,7 +189,7 @@ func standing(device fleet.Device, known bool, serial string) reason {
 		return retired
 	case device.State != fleet.Active:
 		return notActive
-	case device.CertificateSerial != serial:
+	case device.CertificateSerial != serial && (device.Next == nil || device.Next.Serial != serial):
 		return superseded
 	}
 	return ""

@@ -48,7 +48,9 @@ func (e *enforcer) cut(ctx context.Context, q fleet.Quarantine) ([]fleet.Connect
 			targets = append(targets, c.Connection)
 		}
 	}
-	return e.g.kick(ctx, q.Device, targets, true)
+	kicked, err := e.g.kick(ctx, q.Device, targets, true)
+	more, gatewayErr := e.cutGateway(ctx, q)
+	return merge(kicked, more), errors.Join(err, gatewayErr)
 }
 
 // kick closes connections of a device; silent drops MQTT sessions first, so
@@ -189,9 +191,13 @@ func (e *enforcer) look(ctx context.Context, q fleet.Quarantine, since time.Time
 		}
 	}
 	kicked, err := e.g.kick(ctx, q.Device, bad, true)
+	through, more, pending, gatewayErr := e.lookGateway(ctx, q, since)
+	kicked = merge(kicked, more)
 	switch {
-	case err != nil:
-		return proofs, kicked, err
+	case err != nil || gatewayErr != nil:
+		return proofs, kicked, errors.Join(err, gatewayErr)
+	case len(through) > 0 || pending:
+		return proofs, kicked, errors.New("its gateway is still connected on permissions from before")
 	case len(silent) > 0:
 		return proofs, kicked, fmt.Errorf("no answer from broker %s", strings.Join(silent, ", "))
 	case len(bad) > 0:
@@ -222,6 +228,9 @@ func (e *enforcer) letIn(ctx context.Context, device string) {
 	}
 	if _, err := e.g.kick(ctx, device, targets, false); err != nil {
 		e.g.deps.Log.Warn("restricted connections are not ended yet", "device", device, "error", err)
+	}
+	if gateway := e.g.devices.gatewayOf(device); gateway != "" {
+		e.g.devices.regrantNow(ctx, gateway)
 	}
 }
 
@@ -285,5 +294,8 @@ func (g *Gate) objection(l bus.Live) (why string, silent bool) {
 	if l.Restricted && (!q.Active() || q.Level != fleet.Restrict) {
 		return "released", false
 	}
-	return g.devices.objection(l, g.table.serial(key{l.ServerID, l.CID}))
+	if why, silent = g.devices.objection(l, g.table.serial(key{l.ServerID, l.CID})); why == "" && g.staleGateway(l) {
+		why = "children_changed"
+	}
+	return why, silent
 }

@@ -26,19 +26,24 @@ type devices struct {
 
 	mu    sync.Mutex
 	known map[string]standingOf
+
+	family family
+	group  sync.WaitGroup
 }
 
 type standingOf struct {
 	state  fleet.DeviceState
 	serial string
+	next   string    // serial of the credential that will replace it
 	since  time.Time // when the certificate was made, about
 }
 
 func newDevices(g *Gate) *devices {
-	return &devices{g: g, loaded: make(chan struct{}), known: map[string]standingOf{}}
+	return &devices{g: g, loaded: make(chan struct{}), known: map[string]standingOf{}, family: newFamily()}
 }
 
 func (d *devices) run(ctx context.Context) error {
+	defer d.group.Wait()
 	for ctx.Err() == nil {
 		if err := d.watch(ctx); ctx.Err() == nil {
 			d.g.again(ctx, "registry", err)
@@ -64,7 +69,14 @@ func (d *devices) watch(ctx context.Context) error {
 			d.once.Do(func() { close(d.loaded) })
 			continue
 		}
-		if d.observe(update) && !initial {
+		cut, gateways, lost := d.observe(update)
+		if initial {
+			continue
+		}
+		for _, gateway := range gateways {
+			d.regrant(ctx, gateway, lost)
+		}
+		if cut {
 			if err := d.enforce(ctx, update.Key()); err != nil {
 				d.g.deps.Log.Warn("connections of a changed device are not cut yet", "device", update.Key(), "error", err)
 			}
@@ -73,18 +85,23 @@ func (d *devices) watch(ctx context.Context) error {
 	return errors.New("watch closed by the broker")
 }
 
-// observe says whether the device may have connections that must go.
-func (d *devices) observe(update jetstream.KeyValueEntry) bool {
+// observe says whether the device may have connections that must go, and which
+// gateways have other children than before, maybe fewer.
+func (d *devices) observe(update jetstream.KeyValueEntry) (cut bool, gateways []string, lost bool) {
 	var device fleet.Device
 	if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &device) != nil {
 		device = fleet.Device{State: fleet.Retired}
 	}
-	now := standingOf{device.State, device.CertificateSerial, device.CertificateNotBefore}
+	now := standingOf{state: device.State, serial: device.CertificateSerial, since: device.CertificateNotBefore}
+	if device.Next != nil {
+		now.next = device.Next.Serial
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := d.known[update.Key()]
 	d.known[update.Key()] = now
-	return old.serial != "" && old != now
+	gateways = d.family.observe(update.Key(), device)
+	return old.serial != "" && old != now, gateways, d.family.gateway[update.Key()] == ""
 }
 
 // enforce cuts what the registry no longer lets in.
@@ -95,6 +112,9 @@ func (d *devices) enforce(ctx context.Context, id string) error {
 	}
 	for _, l := range live {
 		why, silent := d.objection(l, d.g.table.serial(key{l.ServerID, l.CID}))
+		if why == "" && d.g.staleGateway(l) {
+			why = "children_changed"
+		}
 		if why == "" {
 			continue
 		}
@@ -130,7 +150,7 @@ func (d *devices) objection(l bus.Live, serial string) (why string, silent bool)
 		return string(now.state), true
 	case now.state != fleet.Active:
 		return string(notActive), true
-	case serial == "" && l.StartedAt.Before(now.since), serial != "" && serial != now.serial:
+	case serial == "" && l.StartedAt.Before(now.since), serial != "" && serial != now.serial && serial != now.next:
 		// The device may be back on its new certificate and the same MQTT
 		// session, which must not be dropped.
 		return string(superseded), false

@@ -15,6 +15,7 @@ import (
 
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
+	"cordon/internal/identity"
 )
 
 // Config holds the gate's times and limits.
@@ -45,10 +46,12 @@ type Deps struct {
 	Keys bus.Keys
 	// Device reads a device from the registry's leader, never from a cache.
 	// Code: not_found.
-	Device  func(ctx context.Context, id string) (fleet.Device, error)
-	Clock   func() time.Time
-	Log     *slog.Logger
-	Metrics prometheus.Registerer // may be nil
+	Device func(ctx context.Context, id string) (fleet.Device, error)
+	// Registry knows whose certificates and token credentials are whose.
+	Registry *identity.Registry
+	Clock    func() time.Time
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer // may be nil
 }
 
 // Gate answers the broker's authorization requests and enforces quarantines.

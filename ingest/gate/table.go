@@ -14,6 +14,7 @@ type connection struct {
 	fleet.Connection
 	device     string
 	serial     string // of the certificate; empty when an earlier gate admitted it
+	grant      string // grantOf its children; empty when another gate admitted it
 	restricted bool
 	open       bool // the callout is not answered yet
 	since      time.Time
@@ -66,6 +67,24 @@ func (t *table) answered(k key, restricted bool) {
 	if c := t.byKey[k]; c != nil {
 		c.open, c.restricted = false, restricted
 	}
+}
+
+// granted notes for which children a connection may speak.
+func (t *table) granted(k key, grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.byKey[k]; c != nil {
+		c.grant = grant
+	}
+}
+
+func (t *table) grant(k key) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.byKey[k]; c != nil {
+		return c.grant
+	}
+	return ""
 }
 
 func (t *table) drop(k key) {

@@ -108,7 +108,8 @@ func (w *World) StartGate(t testing.TB) {
 	w.Metrics = prometheus.NewRegistry()
 	w.Gate = gate.New(w.Config, gate.Deps{
 		Bus: w.Bus, Keys: w.Keys, Clock: time.Now, Log: slog.New(slog.DiscardHandler), Metrics: w.Metrics,
-		Device: func(ctx context.Context, id string) (fleet.Device, error) { return w.Lookup(ctx, id) },
+		Device:   func(ctx context.Context, id string) (fleet.Device, error) { return w.Lookup(ctx, id) },
+		Registry: w.Registry,
 	})
 	w.current.Store(w.Gate)
 	w.stopGate = run(t, w.Gate.Run)
