@@ -81,7 +81,7 @@ func (p *platform) startIngest(ctx context.Context, life *lifecycle) error {
 	life.run("ingest", mover.Run)
 	p.stage(mover.Status)
 	g := gate.New(gate.DefaultConfig(), gate.Deps{
-		Bus: p.bus, Keys: p.keys, Device: p.devices.Lookup, Clock: p.clock, Log: p.part("gate"), Metrics: p.registry,
+		Bus: p.bus, Keys: p.keys, Device: p.devices.Lookup, Registry: p.devices, Clock: p.clock, Log: p.part("gate"), Metrics: p.registry,
 	})
 	p.refused.Store(&brokerRefused{g.BrokerRefused})
 	life.run("gate", g.Run)
