@@ -144,7 +144,8 @@ func (s *Service) Reopen(ctx context.Context, id, actor string) (fleet.Incident,
 			return err
 		}
 		r.note(now, ChangeReopened, actor, fmt.Sprintf("reopened; it was resolved by %s as %s", r.ResolvedBy, r.Verdict))
-		r.State, r.UpdatedAt = fleet.Open, now
+		r.State, r.UpdatedAt, r.Parent = fleet.Open, now, ""
+		r.Reopened++
 		r.AcknowledgedAt, r.AcknowledgedBy = noTime, ""
 		r.ResolvedAt, r.ResolvedBy, r.Verdict, r.Reason = noTime, "", "", ""
 		r.tell(ChangeReopened, actor, nil)
@@ -154,7 +155,7 @@ func (s *Service) Reopen(ctx context.Context, id, actor string) (fleet.Incident,
 
 // takeOver makes a resolved incident the device's current one again.
 func (s *Service) takeOver(ctx context.Context, r *record) error {
-	id, revision, err := s.pointer(ctx, r.Device)
+	id, revision, err := s.pointer(ctx, r.key())
 	if err != nil {
 		return err
 	}
@@ -166,11 +167,11 @@ func (s *Service) takeOver(ctx context.Context, r *record) error {
 		if err != nil {
 			return err
 		}
-		if other == nil || other.Device == r.Device && other.State != fleet.Resolved {
-			return fleet.Errorf(fleet.CodeConflict, "device %s has the newer incident %s; work on that one", r.Device, id)
+		if other == nil || other.key() == r.key() && other.State != fleet.Resolved {
+			return fleet.Errorf(fleet.CodeConflict, "device %s has the newer incident %s; work on that one", r.key(), id)
 		}
 	}
-	return s.point(ctx, r.Device, r.ID, revision)
+	return s.point(ctx, r.key(), r.ID, revision)
 }
 
 // mutate applies one decision by compare-and-set and publishes its change.
@@ -191,7 +192,7 @@ func (s *Service) mutate(ctx context.Context, id, actor string, decide func(*rec
 	if r == nil {
 		return fleet.Incident{}, missing(id)
 	}
-	lock := s.lock(r.Device)
+	lock := s.lock(r.key())
 	lock.Lock()
 	defer lock.Unlock()
 	return s.mutateLocked(ctx, key, decide)

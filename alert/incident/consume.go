@@ -89,42 +89,23 @@ func (s *Service) observe(msgs []jetstream.Msg) {
 // handle applies a batch and acknowledges it; false means that ctx ended
 // first and the findings will come again.
 func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
-	var order []string
-	byDevice := map[string][]arrival{}
-	for _, msg := range msgs {
-		a, ok := s.decode(msg)
-		if !ok {
-			continue
-		}
-		device := a.finding.Device
-		if byDevice[device] == nil {
-			order = append(order, device)
-		}
-		byDevice[device] = append(byDevice[device], a)
-	}
 	beat := time.Now()
-	for _, device := range order {
-		if time.Since(beat) > s.cfg.AckWait/4 {
-			beat = time.Now()
-			hold(msgs)
+	for try, left := 0, s.decodeAll(msgs); len(left) > 0; try++ {
+		var err error
+		if left, err = s.applyAll(ctx, msgs, left, &beat); err == nil {
+			s.failure.Store(nil)
+			break
 		}
-		for try := 0; ; try++ {
-			err := s.apply(ctx, device, byDevice[device])
-			if err == nil {
-				s.failure.Store(nil)
-				break
+		if ctx.Err() != nil {
+			for _, msg := range msgs {
+				_ = msg.Nak() // whoever runs next gets them at once
 			}
-			if ctx.Err() != nil {
-				for _, msg := range msgs {
-					_ = msg.Nak() // whoever runs next gets them at once
-				}
-				return false
-			}
-			s.fail(err)
-			s.metrics.retries.Inc()
-			hold(msgs)
-			s.wait(ctx, try)
+			return false
 		}
+		s.fail(err)
+		s.metrics.retries.Inc()
+		hold(msgs)
+		s.wait(ctx, try)
 	}
 	for _, msg := range msgs {
 		if err := msg.Ack(); err != nil {
@@ -133,6 +114,74 @@ func (s *Service) handle(ctx context.Context, msgs []jetstream.Msg) bool {
 	}
 	s.rate.Add(s.now(), uint64(len(msgs)))
 	return true
+}
+
+func (s *Service) decodeAll(msgs []jetstream.Msg) []arrival {
+	out := make([]arrival, 0, len(msgs))
+	for _, msg := range msgs {
+		if a, ok := s.decode(msg); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// applyAll applies findings, those of one incident together, and returns what
+// is left when one fails. Where a finding belongs depends on what came before
+// it: a batch is cut where a group begins.
+func (s *Service) applyAll(ctx context.Context, msgs []jetstream.Msg, list []arrival, beat *time.Time) ([]arrival, error) {
+	for len(list) > 0 {
+		var order []string
+		groups := map[string]group{}
+		byKey := map[string][]arrival{}
+		n := 0
+		for _, a := range list {
+			key, g := s.target(a.finding)
+			if g.key != "" && g.key != fleet.SystemDevice && byKey[key] == nil {
+				held, err := s.ownKnows(ctx, a)
+				if err != nil {
+					return list, err
+				}
+				if held {
+					key, g = a.finding.Device, group{}
+				}
+			}
+			if g.key != "" && byKey[key] == nil && s.view.newestOpen(key) == "" && n > 0 {
+				break // what came before must be written: it becomes part of the group
+			}
+			n++
+			if byKey[key] == nil {
+				order = append(order, key)
+			}
+			groups[key] = g
+			byKey[key] = append(byKey[key], a)
+		}
+		for _, key := range order {
+			if time.Since(*beat) > s.cfg.AckWait/4 {
+				*beat = time.Now()
+				hold(msgs)
+			}
+			if err := s.apply(ctx, key, groups[key], byKey[key]); err != nil {
+				return list, err
+			}
+		}
+		list = list[n:]
+	}
+	return nil, nil
+}
+
+// ownKnows says whether the finding was applied to its device's own incident
+// before there was a group.
+func (s *Service) ownKnows(ctx context.Context, a arrival) (bool, error) {
+	id := s.view.newest(a.finding.Device)
+	if id == "" {
+		return false, nil
+	}
+	r, _, err := s.load(ctx, id)
+	if err != nil || r == nil {
+		return false, err
+	}
+	return !r.grouped() && r.knows(a), nil
 }
 
 // hold asks the broker for more time.
@@ -181,35 +230,44 @@ func (s *Service) decode(msg jetstream.Msg) (arrival, bool) {
 	return a, true
 }
 
-// apply brings findings of one device into its incidents.
-func (s *Service) apply(ctx context.Context, device string, findings []arrival) error {
-	lock := s.lock(device)
+// apply brings findings of one device or group into its incidents.
+func (s *Service) apply(ctx context.Context, key string, g group, findings []arrival) error {
+	if err := s.applyLocked(ctx, key, g, findings); err != nil || g.key == "" {
+		return err
+	}
+	if e := s.view.openEntry(key); e != nil {
+		return s.absorb(ctx, e.ID)
+	}
+	return nil
+}
+
+func (s *Service) applyLocked(ctx context.Context, key string, g group, findings []arrival) error {
+	lock := s.lock(key)
 	lock.Lock()
 	defer lock.Unlock()
 	for range maxTries {
-		err := s.applyOnce(ctx, device, findings)
+		err := s.applyOnce(ctx, key, g, findings)
 		if !errors.Is(err, errRaced) {
 			return err
 		}
 	}
-	return fmt.Errorf("apply findings of %s: %w", device, errRaced)
+	return fmt.Errorf("apply findings of %s: %w", key, errRaced)
 }
 
-func (s *Service) applyOnce(ctx context.Context, device string, findings []arrival) error {
+func (s *Service) applyOnce(ctx context.Context, device string, g group, findings []arrival) error {
 	r, revision, reserved, pointerRevision, err := s.current(ctx, device)
 	if err != nil {
 		return err
 	}
-	historic := false
-	if s.deps.Device != nil {
-		d, ok := s.deps.Device(device)
-		historic = ok && d.Historic
-	}
+	historic := g.key == "" && s.device(device).Historic
 	dirty, opened := false, false
 	for i, a := range findings {
 		switch {
 		case r != nil && r.State != fleet.Resolved:
-			changed := r.attach(a, s.now())
+			if g.key != "" && r.Group == "" { // Cordon's own incident takes in what it explains
+				r.widen(g)
+			}
+			changed := r.attach(a, s.now(), s.device(a.finding.Device))
 			dirty = dirty || changed
 			s.countFinding(changed, "attached")
 		case r != nil && (a.finding.Cleared || r.predates(a, historic)):
@@ -238,7 +296,11 @@ func (s *Service) applyOnce(ctx context.Context, device string, findings []arriv
 					return err
 				}
 			}
-			r, revision = newRecord(reserved, findings[i], s.now()), 0
+			before := r
+			r, revision = newRecord(reserved, findings[i], s.now(), s.device(a.finding.Device), g), 0
+			if err := s.begin(ctx, r, before, g, a); err != nil {
+				return err
+			}
 			reserved, dirty, opened = 0, true, true
 			s.countFinding(true, "opened")
 		}
@@ -328,6 +390,11 @@ func (s *Service) sweepLoop(ctx context.Context) error {
 				s.log.Warn("changes wait", "incident", id, "error", err)
 			}
 		}
+		for _, id := range s.view.absorbing() {
+			if err := s.absorb(ctx, id); err != nil && ctx.Err() == nil {
+				s.log.Warn("incidents wait to become part of another", "incident", id, "error", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -341,7 +408,7 @@ func (s *Service) sweep(ctx context.Context, id string) error {
 	if err != nil || r == nil {
 		return err
 	}
-	lock := s.lock(r.Device)
+	lock := s.lock(r.key())
 	lock.Lock()
 	defer lock.Unlock()
 	r, revision, err := s.load(ctx, id)

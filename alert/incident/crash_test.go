@@ -118,7 +118,7 @@ func TestService_floodOfOneDeviceStaysSmall(t *testing.T) {
 func TestService_twoWritersKeepOneIncidentPerDevice(t *testing.T) {
 	b := newBench(t)
 	b.start()
-	other := &bench{t: t, bus: b.bus}
+	other := &bench{t: t, bus: b.bus, group: -1}
 	other.clock.Store(b.clock.Load())
 	other.start()
 	const devices, each = 10, 30

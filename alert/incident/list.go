@@ -27,6 +27,9 @@ type Filter struct {
 	Device   string
 	Query    string
 	Assignee string
+	Scope    string // device, campaign, cause; a comma list
+	Tag      string
+	Parent   string // the incidents that became part of this one; "-" leaves out all that are part of another
 }
 
 // List returns a page of incidents, without timeline and finding ids. sort is
@@ -115,6 +118,10 @@ func (f Filter) compile() (func(*entry) bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	scopes, err := words("scope", f.Scope, []string{fleet.ScopeDevice, fleet.ScopeCampaign, fleet.ScopeCause})
+	if err != nil {
+		return nil, err
+	}
 	query := strings.Fields(strings.ToLower(f.Query))
 	if len(query) > 10 || len(f.Query) > 500 {
 		return nil, fleet.Errorf(fleet.CodeInvalid, "search for at most 10 words of 500 bytes together").On("q")
@@ -122,7 +129,10 @@ func (f Filter) compile() (func(*entry) bool, error) {
 	return func(e *entry) bool {
 		if len(states) > 0 && !slices.Contains(states, string(e.State)) ||
 			len(severities) > 0 && !slices.Contains(severities, string(e.Severity)) ||
-			f.Device != "" && e.Device != f.Device ||
+			len(scopes) > 0 && !slices.Contains(scopes, cmp.Or(e.Scope, fleet.ScopeDevice)) ||
+			f.Device != "" && !e.about(f.Device) ||
+			f.Tag != "" && !slices.Contains(e.Tags, f.Tag) ||
+			f.Parent == "-" && e.Parent != "" || f.Parent != "" && f.Parent != "-" && e.Parent != f.Parent ||
 			f.Assignee == "-" && e.Assignee != "" ||
 			f.Assignee != "" && f.Assignee != "-" && e.Assignee != f.Assignee {
 			return false

@@ -71,7 +71,17 @@ func (s *Service) followQuarantines(ctx context.Context, watcher jetstream.KeyWa
 // to: the one that tells of it already, the one it names, or the device's
 // unresolved one. Without any there is nothing to tell.
 func (s *Service) noteQuarantine(ctx context.Context, q fleet.Quarantine) error {
-	lock := s.lock(q.Device)
+	id, _ := s.view.quarantineOf(q)
+	if id == "" {
+		return nil
+	}
+	key := q.Device
+	s.view.mu.RLock()
+	if e := s.view.byID[id]; e != nil {
+		key = keyOf(&e.Incident)
+	}
+	s.view.mu.RUnlock()
+	lock := s.lock(key)
 	lock.Lock()
 	defer lock.Unlock()
 	return s.noteLocked(ctx, q)
@@ -83,7 +93,7 @@ func (s *Service) noteLocked(ctx context.Context, q fleet.Quarantine) error {
 		return nil
 	}
 	_, err := s.mutateLocked(ctx, id, func(r *record) error {
-		if r.Device != q.Device || !r.noteQuarantine(q, s.now()) {
+		if r.Device != q.Device && !slices.Contains(r.Devices, q.Device) || !r.noteQuarantine(q, s.now()) {
 			return errUnchanged
 		}
 		return nil
@@ -97,6 +107,9 @@ func (s *Service) noteLocked(ctx context.Context, q fleet.Quarantine) error {
 // noteQuarantineOf looks after an incident opened whether its device was
 // quarantined before the incident was there: both follow from one finding.
 func (s *Service) noteQuarantineOf(ctx context.Context, r *record) error {
+	if r.grouped() {
+		return nil // the watch tells of later ones; those before belong to the devices' own incidents
+	}
 	entry, err := s.buckets.quarantine.Get(ctx, r.Device)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil

@@ -26,6 +26,11 @@ type Config struct {
 	RetryWait      time.Duration // first wait after the broker failed; doubles up to 30 times it
 	Sweep          time.Duration // how often unpublished changes are looked for
 	AckWait        time.Duration // after a crash, findings in hand come again after this
+
+	GroupWindow  time.Duration // within which findings of several devices belong together
+	GroupDevices int           // devices that make a campaign or a common cause; below 0: never
+	ActorDevices int           // devices that one actor makes a campaign with
+	SilenceRules []string      // rules that speak of silence: Cordon's own trouble explains those
 }
 
 // DefaultConfig suits one node.
@@ -33,6 +38,7 @@ func DefaultConfig() Config {
 	return Config{
 		Batch: 256, FloodPerMinute: 100, ReopenWithin: 7 * 24 * time.Hour,
 		RetryWait: 100 * time.Millisecond, Sweep: 30 * time.Second, AckWait: 10 * time.Second,
+		GroupWindow: 15 * time.Minute, GroupDevices: 5, ActorDevices: 3, SilenceRules: []string{"device-silent"},
 	}
 }
 
@@ -63,6 +69,7 @@ type Service struct {
 	pending   atomic.Uint64 // findings that wait on the stream
 	failure   atomic.Pointer[string]
 	opened    openings
+	seen      sightings
 	faultHook func(point string) error // tests: dies between two steps
 }
 
@@ -92,6 +99,18 @@ func New(cfg Config, deps Deps) *Service {
 	if cfg.AckWait <= 0 {
 		cfg.AckWait = def.AckWait
 	}
+	if cfg.GroupWindow <= 0 {
+		cfg.GroupWindow = def.GroupWindow
+	}
+	if cfg.GroupDevices == 0 {
+		cfg.GroupDevices = def.GroupDevices
+	}
+	if cfg.ActorDevices == 0 {
+		cfg.ActorDevices = def.ActorDevices
+	}
+	if cfg.SilenceRules == nil {
+		cfg.SilenceRules = def.SilenceRules
+	}
 	if deps.Clock == nil {
 		deps.Clock = time.Now
 	}
@@ -118,6 +137,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		case <-s.view.ready:
 		}
+		s.recall()
 		inner, running := errgroup.WithContext(running)
 		inner.Go(func() error { return s.consume(running) })
 		inner.Go(func() error { return s.watchQuarantines(running) })

@@ -29,10 +29,12 @@ type bench struct {
 	svc   *Service
 	stop  func()
 	hook  func(string) error
+	group int // GroupDevices; most tests are about devices by themselves
+	known func(id string) fleet.Device
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{t: t, bus: bustest.Start(t)}
+	b := &bench{t: t, bus: bustest.Start(t), group: -1}
 	b.clock.Store(epoch.Add(time.Hour).UnixNano())
 	return b
 }
@@ -40,9 +42,14 @@ func newBench(t *testing.T) *bench {
 func (b *bench) now() time.Time { return time.Unix(0, b.clock.Load()).UTC() }
 
 func (b *bench) start() {
-	b.svc = New(Config{RetryWait: time.Millisecond, Sweep: 20 * time.Millisecond, AckWait: 5 * time.Second}, Deps{
+	b.svc = New(Config{RetryWait: time.Millisecond, Sweep: 20 * time.Millisecond, AckWait: 5 * time.Second, GroupDevices: b.group}, Deps{
 		Bus: b.bus, Clock: b.now,
-		Device: func(id string) (fleet.Device, bool) { return fleet.Device{ID: id, Historic: id == "replay"}, true },
+		Device: func(id string) (fleet.Device, bool) {
+			if b.known != nil {
+				return b.known(id), true
+			}
+			return fleet.Device{ID: id, Historic: id == "replay"}, true
+		},
 	})
 	b.svc.faultHook = b.hook
 	ctx, cancel := context.WithCancel(b.t.Context())
@@ -438,7 +445,7 @@ func TestView_twentyThousandIncidentsListFast(t *testing.T) {
 	s := New(Config{}, Deps{})
 	for n := uint64(1); n <= 20000; n++ {
 		f := finding(fmt.Sprintf("d%d", n), "cpu", "", fleet.Severities[n%5], int(n))
-		s.view.put(newRecord(n, arrival{f, n}, epoch), n)
+		s.view.put(newRecord(n, arrival{f, n}, epoch, fleet.Device{}, group{}), n)
 	}
 	start := time.Now()
 	page, err := s.List(Filter{Query: "d1"}, "severity", "", 50)

@@ -116,18 +116,35 @@ func (s *Service) publish(ctx context.Context, r *record, p pending) error {
 // publishVerdicts puts the verdict on the FLEET log, for detection depends
 // on nothing else.
 func (s *Service) publishVerdicts(ctx context.Context, r *record, id string) error {
-	for _, rule := range r.Rules {
-		raw, err := encode(fleet.Control{Verdict: &fleet.VerdictChange{Device: r.Device, Rule: rule, Verdict: r.Verdict}})
-		if err != nil {
-			return err
-		}
-		msg := &nats.Msg{Subject: bus.SubjectControl + ".verdict." + r.Device, Data: raw, Header: nats.Header{}}
-		msg.Header.Set(jetstream.MsgIDHeader, id+"."+rule)
-		if _, err := s.deps.Bus.Fleet.PublishMsg(ctx, msg); err != nil {
-			return fmt.Errorf("publish verdict of %s: %w", r.ID, err)
+	devices := []string{r.Device}
+	if r.grouped() && len(r.Devices) > 0 {
+		devices = r.Devices[:min(len(r.Devices), maxVerdicts)]
+	}
+	for _, device := range devices {
+		for _, rule := range r.Rules {
+			if err := s.publishVerdict(ctx, fleet.VerdictChange{Device: device, Rule: rule, Verdict: r.Verdict}, id); err != nil {
+				return fmt.Errorf("publish verdict of %s: %w", r.ID, err)
+			}
 		}
 	}
 	return nil
+}
+
+// maxVerdicts bounds how many devices a group's verdict speaks of.
+const maxVerdicts = 200
+
+func (s *Service) publishVerdict(ctx context.Context, v fleet.VerdictChange, id string) error {
+	if v.Device == fleet.SystemDevice {
+		return nil
+	}
+	raw, err := encode(fleet.Control{Verdict: &v})
+	if err != nil {
+		return err
+	}
+	msg := &nats.Msg{Subject: bus.SubjectControl + ".verdict." + v.Device, Data: raw, Header: nats.Header{}}
+	msg.Header.Set(jetstream.MsgIDHeader, id+"."+v.Device+"."+v.Rule)
+	_, err = s.deps.Bus.Fleet.PublishMsg(ctx, msg)
+	return err //nolint:wrapcheck // the caller says what it was
 }
 
 // lastSent is the number of the last change of an incident that is on the
@@ -151,7 +168,7 @@ func (s *Service) lastSent(ctx context.Context, id string) (uint64, error) {
 // pointer reads which incident is the current one of a device; revision 0
 // means that there is none yet.
 func (s *Service) pointer(ctx context.Context, device string) (string, uint64, error) {
-	entry, err := s.buckets.counter.Get(ctx, pointerStart+device)
+	entry, err := s.buckets.counter.Get(ctx, pointerKey(device))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return "", 0, nil
 	}
@@ -162,7 +179,7 @@ func (s *Service) pointer(ctx context.Context, device string) (string, uint64, e
 }
 
 func (s *Service) point(ctx context.Context, device, id string, revision uint64) error {
-	return s.cas(ctx, pointerStart+device, id, revision)
+	return s.cas(ctx, pointerKey(device), id, revision)
 }
 
 func (s *Service) cas(ctx context.Context, key, value string, revision uint64) error {
@@ -230,7 +247,7 @@ func (s *Service) current(ctx context.Context, device string) (r *record, revisi
 			r, revision, err = s.load(ctx, before)
 		}
 		return r, revision, reserved, pointerRevision, err
-	case r.Device != device: // the counter bucket was lost and its numbers came again
+	case r.key() != device: // the counter bucket was lost and its numbers came again
 		return nil, 0, 0, pointerRevision, nil
 	}
 	return r, revision, 0, pointerRevision, nil

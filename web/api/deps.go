@@ -12,6 +12,7 @@ import (
 	"cordon/internal/fleet"
 	"cordon/internal/identity"
 	"cordon/internal/operator"
+	"cordon/internal/seal"
 	"cordon/internal/store"
 )
 
@@ -38,11 +39,13 @@ type Config struct {
 	SilentAfter time.Duration
 	// Heartbeat keeps idle event streams open.
 	Heartbeat time.Duration
+	// Rates bound what callers may ask.
+	Rates Rates
 }
 
 // DefaultConfig listens on loopback.
 func DefaultConfig() Config {
-	return Config{HTTP: "127.0.0.1:8443", SilentAfter: 10 * time.Minute, Heartbeat: 15 * time.Second}
+	return Config{HTTP: "127.0.0.1:8443", SilentAfter: 10 * time.Minute, Heartbeat: 15 * time.Second, Rates: DefaultRates()}
 }
 
 // Deps are what the API stands on.
@@ -60,6 +63,9 @@ type Deps struct {
 	Log         *slog.Logger
 	Clock       func() time.Time
 	Registry    *prometheus.Registry // nil: no /metrics
+	// Secrets seals what answers to repeated requests hold; nil: with a key that
+	// ends with the process.
+	Secrets *seal.Ring
 }
 
 // Devices is the registry (identity.Registry).
@@ -72,6 +78,7 @@ type Devices interface {
 	Redeem(ctx context.Context, token string, csrPEM []byte) (fleet.Device, []byte, error)
 	Revoke(ctx context.Context, id, actor, reason string) error
 	Retire(ctx context.Context, id, actor, reason string) error
+	Update(ctx context.Context, id string, change func(*fleet.Device) error) error
 }
 
 // IncidentFilter selects incidents; empty fields select all. It has the
@@ -82,6 +89,9 @@ type IncidentFilter struct {
 	Device   string
 	Query    string
 	Assignee string
+	Scope    string
+	Tag      string
+	Parent   string
 }
 
 // Incidents are what the incident stage offers.
