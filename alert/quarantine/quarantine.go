@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,14 +37,33 @@ type Config struct {
 	Protected  string        // tag of devices that no rule may quarantine
 	MaxDelay   time.Duration // a finding whose record was received longer ago decides nothing
 	Stopped    int           // stopped decisions kept for Stopped
+
+	RuleShare        float64                  // of the fleet, for PerRule
+	PerCohort        int                      // devices of one cohort in a window …
+	CohortShare      float64                  // … or this share of the cohort, whichever is more
+	CriticalShare    float64                  // of the cohort's and the fleet's limit, kept for critical findings
+	ProtectedDevices []string                 // ids that no rule may quarantine
+	FirstHold        time.Duration            // how long the first automatic quarantine lasts; 0: until released
+	HoldFactor       float64                  // every further one in a row lasts so many times as long …
+	MaxHold          time.Duration            // … but no longer than this
+	ResetAfter       time.Duration            // a device free for so long begins with FirstHold again
+	ApprovalLife     time.Duration            // an approval request not decided by then expires
+	BlockFor         time.Duration            // how long an outside actor stays on the block list after it was last seen
+	NeverBlock       []netip.Prefix           // addresses that never come on the block list
+	Fault            func(point string) error // for tests: an error breaks off at the point
 }
 
-// DefaultConfig allows a rule 10 devices and all rules the larger of 5 devices
-// and 2 % of the fleet in 10 minutes.
+// DefaultConfig allows in 10 minutes a rule 10 devices, all rules the larger of
+// 3 devices and a quarter of a cohort and the larger of 5 devices and 2 % of
+// the fleet, a fifth of which is kept for critical findings. Automatic
+// quarantines last 4 hours, then 16, 64 and at most 7 days.
 func DefaultConfig() Config {
 	return Config{
 		Window: 10 * time.Minute, PerRule: 10, PerFleet: 5, FleetShare: 0.02,
 		Protected: "protected", MaxDelay: time.Hour, Stopped: 200,
+		PerCohort: 3, CohortShare: 0.25, CriticalShare: 0.2,
+		FirstHold: 4 * time.Hour, HoldFactor: 4, MaxHold: 7 * 24 * time.Hour, ResetAfter: 7 * 24 * time.Hour,
+		ApprovalLife: 24 * time.Hour, BlockFor: 24 * time.Hour,
 	}
 }
 
@@ -54,6 +74,7 @@ type Deps struct {
 	Clock   func() time.Time
 	Device  func(id string) (fleet.Device, bool)
 	Fleet   func() int            // size of the fleet, for the share; may be nil
+	Cohort  func(name string) int // size of a cohort; nil: cohorts have no cap
 	Metrics prometheus.Registerer // may be nil
 }
 
@@ -73,8 +94,15 @@ type Service struct {
 	decisions map[string]decision // automatic ones, by id, of the last window
 	findings  map[string]string   // finding → decision id, as far as the bucket remembers
 	changed   chan struct{}       // closed at every change
-	stopped   []Stopped
+	stopped   []fleet.Stopped
 	seen      uint64 // findings handled
+	breakers  map[string]fleet.Breaker
+	approvals map[string]fleet.Approval
+	blocks    map[string]fleet.Block // outside actors, by address
+	more      int                    // devices that the full approval request does not name; only Run touches it
+
+	guardsReady chan struct{}
+	guardsOnce  sync.Once
 }
 
 type held struct {
@@ -83,8 +111,8 @@ type held struct {
 }
 
 type decision struct {
-	device, rule string
-	at           time.Time
+	device, rule, cohort string
+	at                   time.Time
 }
 
 // New makes an inert service.
@@ -95,7 +123,7 @@ func New(cfg Config, deps Deps) *Service {
 	return &Service{
 		cfg: cfg, deps: deps, metrics: newMetrics(deps.Metrics), ready: make(chan struct{}),
 		entries: map[string]held{}, decisions: map[string]decision{}, findings: map[string]string{},
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), breakers: map[string]fleet.Breaker{}, approvals: map[string]fleet.Approval{}, blocks: map[string]fleet.Block{}, guardsReady: make(chan struct{}),
 	}
 }
 
@@ -117,8 +145,9 @@ func (s *Service) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 
 // Request decides that a device is held back and returns once the decision is
 // in the bucket; Wait follows it from there. A device that is held at the same
-// level keeps its decision, which is returned. Codes: invalid, not_found,
-// conflict (held more tightly).
+// level keeps its decision, which is returned. A lower level replaces a higher
+// one only when Lower is set. Codes: invalid, not_found, conflict (held more
+// tightly).
 func (s *Service) Request(ctx context.Context, r fleet.QuarantineRequest) (fleet.Quarantine, error) {
 	if err := s.check(r); err != nil {
 		return fleet.Quarantine{}, err
@@ -128,18 +157,28 @@ func (s *Service) Request(ctx context.Context, r fleet.QuarantineRequest) (fleet
 			switch have, want := rank(old.Level), rank(r.Level); {
 			case have == want:
 				return old, false, nil
-			case have > want:
+			case have > want && !r.Lower:
 				return old, false, fleet.Errorf(fleet.CodeConflict, "device %s is held at %s by %s: release it first", r.Device, old.Level, old.Actor).On("level")
 			}
 		}
-		return fleet.Quarantine{
+		q := fleet.Quarantine{
 			ID: nextID(old, r.Device), Device: r.Device, Level: r.Level, State: fleet.Requested,
 			Reason: r.Reason, Actor: r.Actor, Rule: r.Rule, Incident: r.Incident, Finding: r.Finding,
-			Until: r.Until.UTC(), RequestedAt: s.deps.Clock().UTC(),
-		}, true, nil
+			Until: r.Until.UTC(), RequestedAt: s.deps.Clock().UTC(), Offence: r.Offence,
+		}
+		if q.Offence == 0 {
+			q.Offence = old.Offence // an operator's decision neither counts nor forgives
+		}
+		if old.Active() {
+			q.Follows = old.ID
+		}
+		return q, true, nil
 	})
 	if err != nil {
 		return fleet.Quarantine{}, err
+	}
+	if err := s.fault(FaultRequested); err != nil {
+		return q, err
 	}
 	if created {
 		s.metrics.decisions.WithLabelValues(string(q.Level), origin(q)).Inc()
@@ -176,6 +215,19 @@ func (s *Service) check(r fleet.QuarantineRequest) error {
 // Release ends a quarantine: the gate lets the device in again at once. Codes:
 // not_found, conflict (not held).
 func (s *Service) Release(ctx context.Context, device, actor, reason string) (fleet.Quarantine, error) {
+	return s.release(ctx, device, actor, reason, time.Time{})
+}
+
+// Probation restricts an isolated device until a time, and then it is free.
+// Codes: not_found, conflict (not held, or not isolated), invalid.
+func (s *Service) Probation(ctx context.Context, device, actor, reason string, until time.Time) (fleet.Quarantine, error) {
+	if !until.After(s.deps.Clock()) {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "probation ends at %s, which is over", until.UTC().Format(time.RFC3339)).On("probation_until")
+	}
+	return s.release(ctx, device, actor, reason, until)
+}
+
+func (s *Service) release(ctx context.Context, device, actor, reason string, probation time.Time) (fleet.Quarantine, error) {
 	if err := fleet.CheckDeviceID(device); err != nil {
 		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "%w", err).On("device")
 	}
@@ -189,6 +241,16 @@ func (s *Service) Release(ctx context.Context, device, actor, reason string) (fl
 		case !q.Active():
 			return q, false, fleet.Errorf(fleet.CodeConflict, "device %s is not quarantined: its last quarantine is %s", device, q.State)
 		}
+		if !probation.IsZero() {
+			if q.Level != fleet.Isolate {
+				return q, false, fleet.Errorf(fleet.CodeConflict, "device %s is held at %s: only an isolated device is released through probation", device, q.Level).On("probation_until")
+			}
+			return fleet.Quarantine{
+				ID: nextID(q, device), Device: device, Level: fleet.Restrict, State: fleet.Requested, Probation: true, Follows: q.ID,
+				Reason: "probation: " + reason, Actor: actor, Rule: q.Rule, Incident: q.Incident, Offence: q.Offence,
+				Until: probation.UTC(), RequestedAt: s.deps.Clock().UTC(),
+			}, true, nil
+		}
 		q.State, q.ReleasedAt, q.ReleasedBy, q.ReleaseNote = fleet.Released, s.deps.Clock().UTC(), actor, reason
 		return q, true, nil
 	})
@@ -196,6 +258,35 @@ func (s *Service) Release(ctx context.Context, device, actor, reason string) (fl
 		return fleet.Quarantine{}, err
 	}
 	s.deps.Log.Info("quarantine released", "device", device, "id", q.ID, "actor", actor, "reason", reason)
+	return q, nil
+}
+
+// Extend changes when a quarantine ends by itself; zero: not before it is
+// released. Codes: not_found, conflict (not held), invalid.
+func (s *Service) Extend(ctx context.Context, device string, until time.Time, actor string) (fleet.Quarantine, error) {
+	if err := fleet.CheckDeviceID(device); err != nil {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "%w", err).On("device")
+	}
+	if !until.IsZero() && !until.After(s.deps.Clock()) {
+		return fleet.Quarantine{}, fleet.Errorf(fleet.CodeInvalid, "until is %s, which is over", until.UTC().Format(time.RFC3339)).On("until")
+	}
+	q, _, err := s.modify(ctx, device, func(q fleet.Quarantine) (fleet.Quarantine, bool, error) {
+		switch {
+		case q.ID == "":
+			return q, false, fleet.Errorf(fleet.CodeNotFound, "device %s was never quarantined", device)
+		case !q.Active():
+			return q, false, fleet.Errorf(fleet.CodeConflict, "device %s is not quarantined: its last quarantine is %s", device, q.State)
+		}
+		q.Until, q.ExtendedBy, q.ExtendedAt = until.UTC(), actor, s.deps.Clock().UTC()
+		if until.IsZero() {
+			q.Until = time.Time{}
+		}
+		return q, true, nil
+	})
+	if err != nil {
+		return fleet.Quarantine{}, err
+	}
+	s.deps.Log.Info("quarantine extended", "device", device, "id", q.ID, "actor", actor, "until", q.Until)
 	return q, nil
 }
 
@@ -329,7 +420,7 @@ func (s *Service) store(h held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if strings.HasPrefix(h.q.Actor, rulePrefix) {
-		s.decisions[h.q.ID] = decision{h.q.Device, h.q.Rule, h.q.RequestedAt}
+		s.decisions[h.q.ID] = decision{h.q.Device, h.q.Rule, s.cohortOf(h.q.Device), h.q.RequestedAt}
 	}
 	if h.q.Finding != "" {
 		s.findings[h.q.Finding] = h.q.ID
@@ -340,6 +431,14 @@ func (s *Service) store(h held) {
 	s.entries[h.q.Device] = h
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+func (s *Service) cohortOf(device string) string {
+	d, ok := s.deps.Device(device)
+	if !ok {
+		return ""
+	}
+	return d.Cohort
 }
 
 func rank(l fleet.Level) int { return slices.Index(fleet.Levels, l) }

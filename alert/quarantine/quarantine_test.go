@@ -48,6 +48,7 @@ func (w *world) run(t *testing.T) {
 	t.Helper()
 	w.service = quarantine.New(w.cfg, quarantine.Deps{
 		Bus: w.bus, Log: slog.New(slog.DiscardHandler), Clock: w.clock, Fleet: func() int { return w.size },
+		Cohort: func(string) int { return w.size / 10 },
 		Device: func(id string) (fleet.Device, bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -111,6 +112,16 @@ func (w *world) settled(t *testing.T) {
 		info := consumer.CachedInfo()
 		return info.NumPending == 0 && info.NumAckPending == 0
 	}, patience, poll)
+}
+
+// alarms counts the findings about the fleet.
+func (w *world) alarms(t *testing.T) int {
+	t.Helper()
+	stream, err := w.bus.Core.Stream(t.Context(), bus.StreamFindings)
+	require.NoError(t, err)
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter("cordon.finding.fleet"))
+	require.NoError(t, err)
+	return int(info.State.Subjects["cordon.finding.fleet"])
 }
 
 func (w *world) held() int {
@@ -230,15 +241,15 @@ func TestService_guards(t *testing.T) {
 	w.advance(time.Second)
 	_, err = w.service.Release(t.Context(), "freed", "ada", "")
 	require.NoError(t, err)
-	w.advance(time.Second)
+	w.advance(2 * time.Minute)
 
 	outside := w.finding("d1", "r1")
 	outside.Evidence = fleet.Outside
 	late := w.finding("d3", "r1")
 	late.ReceivedAt = w.clock().Add(-2 * time.Hour)
 	windowed := w.finding("freed", "r2")
-	windowed.WindowEnd = w.clock().Add(-time.Minute)
-	for want, f := range map[quarantine.Stop]fleet.Finding{
+	windowed.WindowStart = w.clock().Add(-5 * time.Minute)
+	for want, f := range map[string]fleet.Finding{
 		quarantine.StopEvidence:  outside,
 		quarantine.StopProtected: w.finding("p1", "r1"),
 		quarantine.StopNotActive: w.finding("gone", "r1"),
@@ -251,7 +262,7 @@ func TestService_guards(t *testing.T) {
 		w.publish(t, f)
 		msg, err := sub.NextMsg(patience)
 		require.NoError(t, err, want)
-		var stopped quarantine.Stopped
+		var stopped fleet.Stopped
 		require.NoError(t, json.Unmarshal(msg.Data, &stopped))
 		require.Equal(t, want, stopped.Stopped)
 		require.Equal(t, f.ID, stopped.Finding)
@@ -274,7 +285,13 @@ func TestService_botchedRuleStopsAtItsCap(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return len(w.service.Stopped()) == 20 }, patience, poll)
 	require.Equal(t, w.cfg.PerRule, w.held())
-	require.Equal(t, quarantine.StopRuleCap, w.service.Stopped()[0].Stopped)
+	require.Equal(t, quarantine.StopBreaker, w.service.Stopped()[0].Stopped)
+	require.Equal(t, quarantine.StopRuleCap, w.service.Stopped()[19].Stopped)
+	require.Equal(t, 1, w.alarms(t), "one finding about the fleet")
+	pending := w.service.Approvals()
+	require.Len(t, pending, 1)
+	require.Len(t, pending[0].Devices, 20)
+	require.Equal(t, fleet.ApprovalPending, pending[0].State)
 
 	// Releasing does not make room, and neither does a restart.
 	_, err := w.service.Release(t.Context(), "d00", "ada", "")
@@ -282,13 +299,21 @@ func TestService_botchedRuleStopsAtItsCap(t *testing.T) {
 	w.stop(t)
 	w.run(t)
 	require.NoError(t, w.service.Consider(t.Context(), w.finding("x1", "botched")))
-	require.Equal(t, quarantine.StopRuleCap, w.service.Stopped()[0].Stopped)
+	require.Equal(t, quarantine.StopBreaker, w.service.Stopped()[0].Stopped)
 	require.NoError(t, w.service.Consider(t.Context(), w.finding("x2", "another")))
 	require.Len(t, w.service.Stopped(), 1, "another rule has its own cap")
 
 	w.advance(w.cfg.Window)
 	require.NoError(t, w.service.Consider(t.Context(), w.finding("x3", "botched")))
-	require.Len(t, w.service.Stopped(), 1, "the window has passed")
+	require.Len(t, w.service.Stopped(), 2, "the window has passed, but the breaker is open")
+	require.Len(t, w.service.Approvals(), 1)
+	require.Equal(t, 1, w.alarms(t))
+	_, err = w.service.Resume(t.Context(), "rule:botched", "ada", "fixed")
+	require.NoError(t, err)
+	_, err = w.service.Resume(t.Context(), "rule:botched", "ada", "fixed")
+	require.Equal(t, fleet.CodeConflict, fleet.CodeOf(err))
+	require.NoError(t, w.service.Consider(t.Context(), w.finding("x4", "botched")))
+	require.Len(t, w.service.Stopped(), 2)
 }
 
 func TestService_fleetCap(t *testing.T) {
@@ -297,9 +322,18 @@ func TestService_fleetCap(t *testing.T) {
 	for i := range 8 {
 		require.NoError(t, w.service.Consider(t.Context(), w.finding(fmt.Sprintf("d%d", i), fmt.Sprintf("r%d", i))))
 	}
-	require.Equal(t, 5, w.held())
-	require.Equal(t, quarantine.StopFleetCap, w.service.Stopped()[0].Stopped)
-	_, err := w.service.Request(t.Context(), fleet.QuarantineRequest{Device: "d7", Level: fleet.Isolate, Reason: "x", Actor: "ada"})
+	require.Equal(t, 4, w.held(), "one of five is kept for critical findings")
+	require.Equal(t, quarantine.StopFleetCap, w.service.Stopped()[3].Stopped)
+	_, err := w.service.Resume(t.Context(), "fleet", "ada", "looked at it")
+	require.NoError(t, err)
+	w.advance(time.Second)
+	for i := range 6 {
+		f := w.finding(fmt.Sprintf("c%d", i), fmt.Sprintf("r%d", i))
+		f.Severity = fleet.Critical
+		require.NoError(t, w.service.Consider(t.Context(), f))
+	}
+	require.Equal(t, 9, w.held(), "critical findings may use all five")
+	_, err = w.service.Request(t.Context(), fleet.QuarantineRequest{Device: "d7", Level: fleet.Isolate, Reason: "x", Actor: "ada"})
 	require.NoError(t, err, "operators are not bound by caps")
 }
 

@@ -25,10 +25,13 @@ func (s *Service) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { s.follow(ctx) })
-	select {
-	case <-s.ready:
-	case <-ctx.Done():
-		return nil
+	group.Go(func() { s.followGuards(ctx) })
+	for _, part := range []<-chan struct{}{s.ready, s.guardsReady} {
+		select {
+		case <-part:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	consumer, err := s.deps.Bus.Core.CreateOrUpdateConsumer(ctx, bus.StreamFindings, jetstream.ConsumerConfig{
 		Durable: consumerName, Description: "automatic quarantine decisions",
@@ -79,6 +82,9 @@ func (s *Service) handle(ctx context.Context, msg jetstream.Msg) {
 	s.mu.Unlock()
 	err := s.Consider(ctx, f)
 	if err == nil {
+		err = s.block(ctx, f)
+	}
+	if err == nil {
 		err = msg.Ack()
 	} else {
 		s.deps.Log.Warn("finding decides nothing yet, trying again", "finding", f.ID, "device", f.Device, "error", err)
@@ -92,6 +98,9 @@ func (s *Service) handle(ctx context.Context, msg jetstream.Msg) {
 // Watch keeps the view current without deciding anything by itself, for a
 // process that only acts for people. It returns when ctx ends.
 func (s *Service) Watch(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { s.followGuards(ctx) })
 	s.follow(ctx)
 	return nil
 }
@@ -157,7 +166,17 @@ func (s *Service) Status() fleet.StageStatus {
 		}
 	}
 	status.Healthy = true
+	breakers := 0
+	for _, b := range s.breakers {
+		if b.Open {
+			breakers++
+		}
+	}
+	status.Counters["breakers_open"] = float64(breakers)
 	status.Counters["active"] = float64(active)
 	status.Detail = fmt.Sprintf("%d devices are held; guards stopped %d decisions.", active, len(s.stopped))
+	if breakers > 0 {
+		status.Detail += fmt.Sprintf(" %d circuit breakers are open: automatic quarantines wait for approval.", breakers)
+	}
 	return status
 }

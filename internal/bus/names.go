@@ -33,6 +33,7 @@ const (
 	BucketDelivery   = "delivery" // fleet.Delivery by id, newest state
 	BucketPosition   = "position" // stream positions: intents of the mover, checkpoints of the detector
 	BucketCounter    = "counter"  // counters advanced by compare-and-set
+	BucketGuard      = "guard"    // approval requests, circuit breakers and idempotency keys of quarantines
 	BucketSilence    = "silence"  // fleet.Silence by id
 	BucketReceiver   = "receiver" // receivers with sealed secrets, what is known of them, undelivered messages; never copied to ClickHouse
 	BucketIdentity   = "identity" // makers, fleet tokens, keys seen; never copied to ClickHouse
@@ -42,7 +43,7 @@ const (
 // Buckets lists every bucket.
 var Buckets = []string{
 	BucketDevice, BucketQuarantine, BucketIncident, BucketRule, BucketOperator,
-	BucketSession, BucketDelivery, BucketPosition, BucketCounter, BucketIdentity, BucketErasure,
+	BucketSession, BucketDelivery, BucketPosition, BucketCounter, BucketGuard, BucketIdentity, BucketErasure,
 }
 
 // ObjectsCheckpoint is the object store that holds detector state.

@@ -14,8 +14,13 @@ type Quarantine struct {
 	Actor       string          `json:"actor"` // operator name or rule:<id>
 	Rule        string          `json:"rule,omitempty"`
 	Incident    string          `json:"incident,omitempty"`
-	Finding     string          `json:"finding,omitempty"` // that made a rule decide
-	Until       time.Time       `json:"until,omitzero"`    // zero: until released
+	Finding     string          `json:"finding,omitempty"`     // that made a rule decide
+	Until       time.Time       `json:"until,omitzero"`        // zero: until released
+	Offence     int             `json:"offence,omitempty"`     // how many automatic quarantines in a row, this one included
+	Probation   bool            `json:"probation,omitempty"`   // on its way to freedom: restricted until then
+	Follows     string          `json:"follows,omitempty"`     // the decision that this one replaced while in force
+	ExtendedBy  string          `json:"extended_by,omitempty"` // who changed until last
+	ExtendedAt  time.Time       `json:"extended_at,omitzero"`
 	RequestedAt time.Time       `json:"requested_at"`
 	AppliedAt   time.Time       `json:"applied_at,omitzero"`
 	ConfirmedAt time.Time       `json:"confirmed_at,omitzero"`
@@ -40,6 +45,13 @@ type Proof struct {
 	Brokers []BrokerProof `json:"brokers,omitempty"` // every expected broker
 	Kicked  []Connection  `json:"kicked,omitempty"`  // connections that were cut
 	Refused uint64        `json:"refused"`           // connects refused since
+	Steps   []Step        `json:"steps,omitempty"`   // how long each step took, in order
+}
+
+// Step is one step on the way to confirmed.
+type Step struct {
+	Name   string  `json:"name"` // noticed, cut, applied, proven, fenced
+	TookMS float64 `json:"took_ms"`
 }
 
 // BrokerProof is the answer of one broker.

@@ -12,6 +12,8 @@ type QuarantineRequest struct {
 	Incident string
 	Finding  string
 	Until    time.Time // zero: until released
+	Lower    bool      // a lower level than the one in force is meant
+	Offence  int       // automatic only
 }
 
 // Rule is a rule as the catalogue shows it.
