@@ -106,6 +106,7 @@ func (p *platform) startAlert(ctx context.Context, life *lifecycle, roles Roles)
 	})
 	s.quarantines = quarantine.New(quarantine.DefaultConfig(), quarantine.Deps{
 		Bus: p.bus, Log: p.part("quarantine"), Clock: p.clock, Device: p.devices.Get, Fleet: p.devices.Count, Metrics: p.registry,
+		Cohort: func(name string) int { return p.devices.Facets()["cohort"][name] },
 	})
 	cfg := notify.DefaultConfig()
 	cfg.Receivers, cfg.BaseURL = p.cfg.Receivers, p.cfg.Link

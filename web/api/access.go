@@ -37,6 +37,16 @@ var access = map[string]need{
 	"release-device":    {role: operator.Responder},
 	"list-quarantines":  {role: operator.Viewer},
 
+	"extend-quarantine":   {role: operator.Responder},
+	"plan-quarantine":     {role: operator.Analyst},
+	"bulk-quarantine":     {role: operator.Responder},
+	"list-approvals":      {role: operator.Viewer},
+	"approve-quarantines": {role: operator.Responder},
+	"reject-quarantines":  {role: operator.Responder},
+	"get-guards":          {role: operator.Viewer},
+	"get-blocklist":       {role: operator.Viewer},
+	"resume-guard":        {role: operator.Responder},
+
 	"list-incidents":         {role: operator.Viewer},
 	"get-incident":           {role: operator.Viewer},
 	"list-incident-findings": {role: operator.Viewer},

@@ -118,6 +118,7 @@ type Quarantines interface {
 	// Current is the newest quarantine of a device, active or not.
 	Current(device string) (fleet.Quarantine, bool)
 	List() []fleet.Quarantine
+	Cells
 }
 
 // Rules is the catalogue of the detector.
