@@ -123,12 +123,18 @@ func (d *devices) enforce(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	// A connection whose callout is open is on no broker's list yet.
+	// A connection whose callout is open is on no broker's list yet. The one on
+	// the credential that the change is about may stay.
 	for _, c := range d.g.table.of(id) {
-		if c.open {
-			if _, err := d.g.kick(ctx, id, []fleet.Connection{c.Connection}, false); err != nil {
-				return err
-			}
+		if !c.open {
+			continue
+		}
+		why, _ := d.objection(bus.Live{Connection: c.Connection, Device: id}, c.serial)
+		if why == "" && (c.grant == "" || c.grant == grantOf(d.g.speaksFor(id))) {
+			continue
+		}
+		if _, err := d.g.kick(ctx, id, []fleet.Connection{c.Connection}, false); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -56,10 +56,8 @@ type Registry struct {
 	bucketMu sync.Mutex
 	kv       jetstream.KeyValue
 
-	makers  atomic.Pointer[[]Maker]
-	tokens  atomic.Int64         // active devices with token credentials
-	asked   map[string]time.Time // when a device last got a certificate by renewal; under askedMu
-	askedMu sync.Mutex
+	makers atomic.Pointer[[]Maker]
+	tokens atomic.Int64 // active devices with token credentials
 
 	mu        sync.RWMutex
 	devices   map[string]*held
@@ -96,7 +94,6 @@ func NewRegistry(cfg Config, deps Deps) *Registry {
 		ready:     make(chan struct{}),
 		devices:   map[string]*held{},
 		published: map[uint64]bool{},
-		asked:     map[string]time.Time{},
 		journal:   deps.Bus.NewJournal(positionKey, deps.Log),
 	}
 	deps.CA.Optional(func() bool { return r.tokens.Load() > 0 })

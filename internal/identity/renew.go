@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	renewEvery    = 10 * time.Second // certificates of one device by renewal
+	renewEvery    = 10 * time.Second // between two renewals that did not connect
 	renewShare    = 3                // a certificate is renewed in the last third of its life
-	maxAsked      = 10_000
 	renewTimeout  = 10 * time.Second
 	renewParallel = 16
 )
@@ -51,9 +50,6 @@ func (r *Registry) Renew(ctx context.Context, id string, csrPEM []byte) (fleet.D
 	if err := r.barred(ctx, id, key, ""); err != nil {
 		return fleet.Device{}, nil, err
 	}
-	if !r.renewNow(id) {
-		return fleet.Device{}, nil, fleet.Errorf(fleet.CodeTooMany, "device %s renewed a moment ago: wait %s", id, renewEvery)
-	}
 	if err := r.remember(ctx, id, key, ""); err != nil {
 		return fleet.Device{}, nil, err
 	}
@@ -64,6 +60,9 @@ func (r *Registry) Renew(ctx context.Context, id string, csrPEM []byte) (fleet.D
 		}
 		if r.Due(*d) == "" {
 			return fleet.Errorf(fleet.CodeConflict, "the certificate of device %s is good until %s: too early to renew it", id, d.CertificateNotAfter.Format(time.DateOnly))
+		}
+		if d.Next != nil && r.deps.Clock().Sub(d.Next.NotBefore.Add(backdate)) < renewEvery {
+			return fleet.Errorf(fleet.CodeTooMany, "device %s renewed a moment ago: wait %s", id, renewEvery)
 		}
 		signed, leaf, err := r.deps.CA.SignDevice(csrPEM, id, r.cfg.CertificateLife)
 		if err != nil {
@@ -80,20 +79,6 @@ func (r *Registry) Renew(ctx context.Context, id string, csrPEM []byte) (fleet.D
 	}
 	r.deps.Log.Info("certificate renewed", "device", id, "serial", device.Next.Serial, "until", device.Next.NotAfter)
 	return device, certPEM, nil
-}
-
-func (r *Registry) renewNow(id string) bool {
-	r.askedMu.Lock()
-	defer r.askedMu.Unlock()
-	now := r.deps.Clock()
-	if now.Sub(r.asked[id]) < renewEvery {
-		return false
-	}
-	if len(r.asked) >= maxAsked {
-		clear(r.asked)
-	}
-	r.asked[id] = now
-	return true
 }
 
 // Promote makes the next credential of a device the current one, because it
