@@ -42,7 +42,7 @@ func (e *Engine) tick(r *fleet.Record) {
 // those are then reported one by one.
 func (e *Engine) disband(a *active, r *fleet.Record) {
 	together := e.fleet[a.ID]
-	if together == nil || together.members >= e.cfg.FleetSilent || e.healthy-together.returned < e.cfg.Settle.Milliseconds() {
+	if together == nil || together.members >= e.cfg.FleetSilent || e.healthy-together.returned < e.settle(a) {
 		return
 	}
 	e.endTogether(a, together, r)
@@ -73,13 +73,22 @@ func (e *Engine) endTogether(a *active, together *fleetSilence, r *fleet.Record)
 	e.emit(f)
 }
 
+// settle is how long silences under a rule are gathered, in ms: the rule's
+// grace, else what the engine does with all.
+func (e *Engine) settle(a *active) int64 {
+	if a.Grace > 0 {
+		return a.Grace.Milliseconds()
+	}
+	return e.cfg.Settle.Milliseconds()
+}
+
 // watched says whether the silence of a device matters.
 func (d *device) watched() bool {
 	return d.heardAny && d.live && !d.retired && (!d.held || d.level == fleet.Observe)
 }
 
 func (e *Engine) silences(a *active, r *fleet.Record) {
-	limit, settle := a.After.Milliseconds(), e.cfg.Settle.Milliseconds()
+	limit, settle := a.After.Milliseconds(), e.settle(a)
 	watched, due := 0, 0
 	var fresh []*device
 	for _, d := range e.order {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"cordon/detect/rule"
 	"cordon/detect/threshold"
 	"cordon/internal/fleet"
 )
@@ -16,10 +17,15 @@ const keptEvents = 10
 // keptMessage bounds the text of a kept event.
 const keptMessage = 240
 
-// episode is what one counting rule knows of one group on one device.
+// episode is what one rule about events knows of one group on one device.
 type episode struct {
 	threshold.Episode
-	events []fleet.AuditEvent
+	distinct threshold.Distinct
+	sequence threshold.Sequence
+	value    string // rules of kind change: what was stated last
+	known    bool   // value was stated
+	raised   int64  // when the rule last spoke
+	events   []fleet.AuditEvent
 }
 
 func (e *Engine) audit(r *fleet.Record) {
@@ -29,11 +35,34 @@ func (e *Engine) audit(r *fleet.Record) {
 		event := &r.Audit[i]
 		at := e.advance(d, event.ObservedAt, r.ReceivedAt)
 		for _, a := range e.counts {
-			if a.Scope.Contains(d.id, d.cohort, d.tags) {
-				e.count(d, a, event, at, r)
+			if a.Scope.Contains(d.id, d.cohort, d.tags) && a.Looks(at, d.zone) {
+				e.event(d, a, event, at, r)
 			}
 		}
 	}
+}
+
+func (e *Engine) event(d *device, a *active, event *fleet.AuditEvent, at int64, r *fleet.Record) {
+	switch a.Kind {
+	case rule.Sequence:
+		e.sequence(d, a, event, at, r)
+	case rule.Change:
+		e.change(d, a, event, at, r)
+	default:
+		e.count(d, a, event, at, r)
+	}
+}
+
+// group finds or makes the episode of an event's group.
+func (e *Engine) group(d *device, a *active, group string, at int64) *episode {
+	key := a.ID + "\x00" + group
+	ep, ok := d.episodes[key]
+	if !ok {
+		e.makeRoom(d, a, at)
+		ep = &episode{}
+		d.episodes[key] = ep
+	}
+	return ep
 }
 
 func (e *Engine) count(d *device, a *active, event *fleet.AuditEvent, at int64, r *fleet.Record) {
@@ -43,23 +72,37 @@ func (e *Engine) count(d *device, a *active, event *fleet.AuditEvent, at int64, 
 	if !a.MatchesEvent(event) {
 		return
 	}
-	key := a.ID + "\x00" + a.Group(event)
-	ep, ok := d.episodes[key]
-	if !ok {
-		e.makeRoom(d, a, at)
-		ep = &episode{}
-		d.episodes[strings.Clone(key)] = ep
-	}
+	group := a.Group(event)
+	ep := e.group(d, a, group, at)
 	window := a.Window.Milliseconds()
 	if ep.Last != 0 && at-ep.Last > window {
 		ep.events = nil
 	}
 	raised := ep.Add(at, event.Count(), a.AtLeast, window)
+	if a.Distinct != "" {
+		raised = false
+		if value := rule.Value(event, a.Distinct); value != "" {
+			raised = ep.distinct.Add(value, at, a.AtLeast, window)
+		}
+	}
 	ep.keep(event, at)
 	if raised && !a.HasThen() {
-		e.raiseCount(d, a, ep, event, at, r)
+		if !d.yields(a, group, at) {
+			e.raiseCount(d, a, ep, event, at, r)
+		}
 		ep.events = nil
 	}
+}
+
+// yields says whether a rule that this one yields to spoke about the same
+// group within the window.
+func (d *device) yields(a *active, group string, at int64) bool {
+	for _, other := range a.YieldsTo {
+		if ep, ok := d.episodes[other+"\x00"+group]; ok && ep.raised != 0 && at-ep.raised <= a.Window.Milliseconds() {
+			return true
+		}
+	}
+	return false
 }
 
 // after handles an event that makes counted ones matter, such as a sign-in
@@ -76,7 +119,7 @@ func (e *Engine) after(d *device, a *active, event *fleet.AuditEvent, at int64, 
 }
 
 func (ep *episode) keep(event *fleet.AuditEvent, at int64) {
-	if ep.Met && len(ep.events) == 0 {
+	if (ep.Met || ep.distinct.Met) && len(ep.events) == 0 {
 		return
 	}
 	kept := *event
@@ -118,7 +161,7 @@ func (e *Engine) makeRoom(d *device, a *active, at int64) {
 	}
 	slices.SortFunc(mine, func(x, y entry) int { return cmp.Or(cmp.Compare(x.last, y.last), cmp.Compare(x.key, y.key)) })
 	for i, m := range mine {
-		if at-m.last <= a.Window.Milliseconds() && i >= e.cfg.Groups/4 {
+		if (at-m.last <= a.Window.Milliseconds() || a.Kind == rule.Change) && i >= e.cfg.Groups/4 {
 			return
 		}
 		delete(d.episodes, m.key)
@@ -127,10 +170,17 @@ func (e *Engine) makeRoom(d *device, a *active, at int64) {
 
 func (e *Engine) raiseCount(d *device, a *active, ep *episode, event *fleet.AuditEvent, at int64, r *fleet.Record) {
 	start := ep.Start()
+	ep.raised = at
+	if a.Distinct != "" {
+		start = ep.distinct.Start()
+	}
 	f := e.finding(d, a, r, start, at, a.Group(event))
 	f.Actor = event.Actor
 	x := &f.Explanation
 	x.Count = ep.Within(at, a.Window.Milliseconds())
+	if a.Distinct != "" {
+		x.Count = len(ep.distinct.Seen)
+	}
 	x.Value, x.Unit, x.Basis, x.Window = float64(x.Count), "1", "rule", a.Window
 	limit := float64(a.AtLeast)
 	x.Threshold = &limit
@@ -144,7 +194,10 @@ func (e *Engine) raiseCount(d *device, a *active, ep *episode, event *fleet.Audi
 		device: d.id, cohort: d.cohort, value: x.Value, counted: x.Count, window: at - start,
 		actor: event.Actor, user: event.User, program: event.Program, message: event.Message, users: users(x.Events, a.HasThen()),
 	}
-	x.Sentence = w.count(a.Sentence, a.Title, a.AtLeast, a.Window)
+	x.Sentence = brief(w.count(a.Sentence, a.Title, a.AtLeast, a.Window))
+	if a.Distinct != "" {
+		x.Sentence = brief(w.distinct(a.Sentence, a.Distinct, a.AtLeast, a.Window))
+	}
 	e.emit(f)
 }
 

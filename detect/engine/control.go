@@ -81,10 +81,10 @@ func (e *Engine) arrange() {
 		if a.mode == fleet.Off {
 			continue
 		}
-		switch a.Kind {
-		case rule.Count:
+		switch {
+		case a.AboutEvents():
 			e.counts = append(e.counts, a)
-		case rule.Absence:
+		case a.Kind == rule.Absence:
 			e.absent = append(e.absent, a)
 		}
 	}

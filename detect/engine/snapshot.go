@@ -14,7 +14,7 @@ import (
 )
 
 // stateVersion names the format; state of another version is refused.
-const stateVersion = 1
+const stateVersion = 2
 
 // magic begins every snapshot.
 const magic = "cordon-detect"
@@ -121,6 +121,20 @@ func encodeEpisode(w *wire.Writer, ep *episode) {
 	for _, m := range ep.Moments {
 		w.Int(m.At)
 		w.Int(int64(m.Count))
+	}
+	w.Int(ep.raised)
+	w.Bool(ep.known)
+	w.String(ep.value)
+	w.Int(ep.distinct.Last)
+	w.Bool(ep.distinct.Met)
+	w.Uint(uint64(len(ep.distinct.Seen)))
+	for _, s := range ep.distinct.Seen {
+		w.Uint(s.Hash)
+		w.Int(s.At)
+	}
+	w.Uint(uint64(len(ep.sequence.Starts)))
+	for _, at := range ep.sequence.Starts {
+		w.Int(at)
 	}
 	w.Uint(uint64(len(ep.events)))
 	for i := range ep.events {
@@ -238,6 +252,14 @@ func decodeEpisode(r *wire.Reader) *episode {
 	ep.Total = int(r.Int())
 	for range r.Count() {
 		ep.Moments = append(ep.Moments, threshold.Moment{At: r.Int(), Count: int(r.Int())})
+	}
+	ep.raised, ep.known, ep.value = r.Int(), r.Bool(), r.String()
+	ep.distinct.Last, ep.distinct.Met = r.Int(), r.Bool()
+	for range r.Count() {
+		ep.distinct.Seen = append(ep.distinct.Seen, threshold.Sighting{Hash: r.Uint(), At: r.Int()})
+	}
+	for range r.Count() {
+		ep.sequence.Starts = append(ep.sequence.Starts, r.Int())
 	}
 	for range r.Count() {
 		v := fleet.AuditEvent{ObservedAt: time.UnixMilli(r.Int()).UTC()}

@@ -125,8 +125,7 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 		b := &s.bound[i]
 		a := b.rule
 		if a.Kind == rule.Threshold {
-			e.vars = rule.ReadingVars{Value: value, Metric: s.metric, Device: d.id, Cohort: d.cohort, Tags: d.tags}
-			switch b.latch.Step(a.MatchesReading(&e.vars), at, a.RaiseAfter, a.ClearAfter) {
+			switch b.latch.Step(e.beyond(d, s, b, at, value), at, a.RaiseAfter, a.ClearAfter) {
 			case threshold.Raise:
 				e.raiseThreshold(d, s, b, at, value, r)
 			case threshold.Clear:

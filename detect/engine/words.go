@@ -25,6 +25,7 @@ type words struct {
 	actor, user, program         string
 	message                      string
 	users                        []string
+	from, to                     string
 }
 
 // fill replaces the placeholders of a rule's sentence.
@@ -37,7 +38,7 @@ func (w words) fill(text string) string {
 		"{device}", w.device, "{cohort}", w.cohort, "{metric}", plainMetric(w.metric), "{value}", quantity(w.value, w.unit),
 		"{count}", strconv.Itoa(w.counted), "{window}", span(w.window), "{actor}", orElse(w.actor, "an unknown source"),
 		"{user}", orElse(w.user, "an unnamed account"), "{program}", orElse(w.program, "a program"), "{limit}", limit,
-		"{message}", clip(w.message, 100), "{for}", accounts(w.users),
+		"{message}", clip(w.message, 100), "{for}", accounts(w.users), "{from}", orElse(w.from, "nothing"), "{to}", orElse(w.to, "nothing"),
 	).Replace(text)
 }
 
@@ -276,8 +277,14 @@ func unitOf(a *active, metric string) string {
 
 func unitFromName(metric string) string {
 	for _, u := range []struct{ suffix, unit string }{
-		{"_percent", "%"}, {"_celsius", "Cel"}, {"_bytes_in_per_second", "By/s"}, {"_bytes_out_per_second", "By/s"},
-		{"_bytes_per_second", "By/s"}, {"_per_second", "1/s"}, {"_bytes", "By"}, {"_seconds", "s"},
+		{"_percent", "%"},
+		{"_celsius", "Cel"},
+		{"_bytes_in_per_second", "By/s"},
+		{"_bytes_out_per_second", "By/s"},
+		{"_bytes_per_second", "By/s"},
+		{"_per_second", "1/s"},
+		{"_bytes", "By"},
+		{"_seconds", "s"},
 	} {
 		if strings.HasSuffix(metric, u.suffix) {
 			return u.unit

@@ -13,7 +13,10 @@ import (
 
 // ReadingVars are what a condition on readings sees.
 type ReadingVars struct {
-	Value  float64
+	Value    float64
+	Previous float64 // the reading before; Value for the first
+	Rate     float64 // change per second since then; 0 for the first
+
 	Metric string
 	Device string
 	Cohort string
@@ -38,7 +41,8 @@ func (e *conditionError) Error() string { return e.text }
 
 var readingEnv = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
-		cel.Variable("value", cel.DoubleType), cel.Variable("metric", cel.StringType), cel.Variable("device", cel.StringType),
+		cel.Variable("value", cel.DoubleType), cel.Variable("previous", cel.DoubleType), cel.Variable("change", cel.DoubleType),
+		cel.Variable("rate", cel.DoubleType), cel.Variable("metric", cel.StringType), cel.Variable("device", cel.StringType),
 		cel.Variable("cohort", cel.StringType), cel.Variable("tags", cel.ListType(cel.StringType)),
 	)
 })
@@ -49,6 +53,7 @@ var eventEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("program", cel.StringType), cel.Variable("actor", cel.StringType), cel.Variable("user", cel.StringType),
 		cel.Variable("message", cel.StringType), cel.Variable("repeat", cel.IntType),
 		cel.Variable("fields", cel.MapType(cel.StringType, cel.StringType)),
+		inNetworks, inPorts,
 	)
 })
 
@@ -115,6 +120,12 @@ func (a readingActivation) ResolveName(name string) (any, bool) {
 	switch name {
 	case "value":
 		return a.v.Value, true
+	case "previous":
+		return a.v.Previous, true
+	case "change":
+		return a.v.Value - a.v.Previous, true
+	case "rate":
+		return a.v.Rate, true
 	case "metric":
 		return a.v.Metric, true
 	case "device":

@@ -33,8 +33,15 @@ func fastReading(tree *cel.Ast) Reading {
 			return nil
 		},
 		number: func(name string) func(*ReadingVars) float64 {
-			if name == "value" {
+			switch name {
+			case "value":
 				return func(v *ReadingVars) float64 { return v.Value }
+			case "previous":
+				return func(v *ReadingVars) float64 { return v.Previous }
+			case "change":
+				return func(v *ReadingVars) float64 { return v.Value - v.Previous }
+			case "rate":
+				return func(v *ReadingVars) float64 { return v.Rate }
 			}
 			return nil
 		},

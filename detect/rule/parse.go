@@ -12,11 +12,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"cordon/detect/threshold"
 	"cordon/internal/fleet"
 )
 
@@ -35,15 +37,29 @@ func (e *Error) Error() string {
 // maxSource bounds the size of one rule.
 const maxSource = 64 << 10
 
-// Parse parses and checks one rule. file only serves errors.
+// Parse parses and checks one rule: a document of Cordon's own, or Sigma's
+// with the rules that a correlation counts. file only serves errors.
 func Parse(file string, source []byte) (*Rule, error) {
-	if len(source) > maxSource {
-		return nil, &Error{file, 1, 1, fmt.Sprintf("rule has %d bytes, the limit is %d", len(source), maxSource)}
-	}
-	tree, err := parser.ParseBytes(source, 0)
+	rules, err := ParseAll(file, source)
 	if err != nil {
-		return nil, located(file, err)
+		return nil, err
 	}
+	if len(rules) != 1 {
+		return nil, &Error{file, 1, 1, fmt.Sprintf("file holds %d rules where one is wanted", len(rules))}
+	}
+	return rules[0], nil
+}
+
+// ParseAll parses and checks every rule of a file. Sigma's files may hold
+// several.
+func ParseAll(file string, source []byte) ([]*Rule, error) {
+	s := &set{}
+	s.file(file, source)
+	return s.finish()
+}
+
+// parseOwn parses one rule in Cordon's own language.
+func parseOwn(file string, source []byte, tree *ast.File) (*Rule, error) {
 	docs := documents(tree)
 	if docs != 1 {
 		return nil, &Error{file, 1, 1, fmt.Sprintf("file holds %d documents: write one rule per file", docs)}
@@ -53,9 +69,7 @@ func Parse(file string, source []byte) (*Rule, error) {
 	if err := decoder.Decode(r); err != nil && !errors.Is(err, io.EOF) {
 		return nil, located(file, err)
 	}
-	r.Source = string(source)
-	sum := sha256.Sum256(source)
-	r.Version = hex.EncodeToString(sum[:])[:12]
+	r.sourced(string(source))
 	c := &checker{rule: r, file: file, tree: tree}
 	c.check()
 	if len(c.faults) > 0 {
@@ -64,37 +78,80 @@ func Parse(file string, source []byte) (*Rule, error) {
 	return r, nil
 }
 
-// ParseFS parses every .yaml file of a folder, in order of id. Every fault of
-// every file is in the error.
+// sourced sets the rule's text and its version.
+func (r *Rule) sourced(source string) {
+	r.Source = source
+	sum := sha256.Sum256([]byte(source))
+	r.Version = hex.EncodeToString(sum[:])[:12]
+}
+
+// ParseFS parses every .yaml and .yml file of a folder, in order of id. Every
+// fault of every file is in the error.
 func ParseFS(files fs.FS) ([]*Rule, error) {
-	var rules []*Rule
-	var faults []error
-	seen := map[string]string{}
+	s := &set{}
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || path.Ext(name) != ".yaml" {
+		if err != nil || entry.IsDir() || path.Ext(name) != ".yaml" && path.Ext(name) != ".yml" {
 			return err
 		}
 		source, err := fs.ReadFile(files, name)
 		if err != nil {
 			return fmt.Errorf("read rule %s: %w", name, err)
 		}
-		r, err := Parse(name, source)
-		if err != nil {
-			faults = append(faults, err)
-			return nil
-		}
-		if other, ok := seen[r.ID]; ok {
-			faults = append(faults, &Error{name, 1, 1, fmt.Sprintf("id %q is already the id of %s: ids are unique", r.ID, other)})
-		}
-		seen[r.ID] = name
-		rules = append(rules, r)
+		s.file(name, source)
 		return nil
 	})
 	if err != nil {
-		faults = append(faults, err)
+		s.faults = append(s.faults, err)
 	}
-	slices.SortFunc(rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
-	return rules, errors.Join(faults...)
+	return s.finish()
+}
+
+// set gathers the rules of some files: correlations may name rules of another.
+type set struct {
+	rules  []*Rule
+	sigma  []sigmaIn
+	faults []error
+	names  []string // file of each rule
+}
+
+func (s *set) file(name string, source []byte) {
+	if len(source) > maxSource {
+		s.faults = append(s.faults, &Error{name, 1, 1, fmt.Sprintf("rule has %d bytes, the limit is %d", len(source), maxSource)})
+		return
+	}
+	tree, err := parser.ParseBytes(source, 0)
+	if err != nil {
+		s.faults = append(s.faults, located(name, err))
+		return
+	}
+	if isSigma(tree) {
+		s.sigmaFile(name, source)
+		return
+	}
+	r, err := parseOwn(name, source, tree)
+	s.add(name, r, err)
+}
+
+func (s *set) add(name string, r *Rule, err error) {
+	if err != nil {
+		s.faults = append(s.faults, err)
+		return
+	}
+	s.rules, s.names = append(s.rules, r), append(s.names, name)
+}
+
+func (s *set) finish() ([]*Rule, error) {
+	s.assemble()
+	seen := map[string]string{}
+	for i, r := range s.rules {
+		if other, ok := seen[r.ID]; ok {
+			s.faults = append(s.faults, &Error{s.names[i], 1, 1, fmt.Sprintf("id %q is already the id of a rule in %s: ids are unique", r.ID, other)})
+		}
+		seen[r.ID] = s.names[i]
+	}
+	rules := slices.Clone(s.rules)
+	slices.SortStableFunc(rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
+	return rules, errors.Join(s.faults...)
 }
 
 func documents(tree *ast.File) int {
@@ -124,16 +181,18 @@ type checker struct {
 	rule   *Rule
 	file   string
 	tree   *ast.File
+	prefix string // of keys: the block of a Sigma rule
+	offset int    // lines before the tree's
 	faults []error
 }
 
 // fault reports what is wrong with a key; offset is a column inside its value.
 func (c *checker) fault(key string, offset int, format string, args ...any) {
-	at := &Error{File: c.file, Line: 1, Column: 1, Text: fmt.Sprintf(format, args...)}
-	if p, err := yaml.PathString("$." + key); err == nil {
+	at := &Error{File: c.file, Line: c.offset + 1, Column: 1, Text: fmt.Sprintf(format, args...)}
+	if p, err := yaml.PathString("$." + c.prefix + key); err == nil {
 		if node, err := p.FilterFile(c.tree); err == nil && node != nil && node.GetToken() != nil {
 			token := node.GetToken()
-			at.Line, at.Column = token.Position.Line, token.Position.Column
+			at.Line, at.Column = c.offset+token.Position.Line, token.Position.Column
 			if offset > 0 {
 				at.Column += offset
 				if strings.HasPrefix(strings.TrimSpace(token.Origin), `"`) || strings.HasPrefix(strings.TrimSpace(token.Origin), `'`) {
@@ -168,7 +227,7 @@ func (c *checker) check() {
 	c.foreignKeys()
 	switch r.Kind {
 	case Threshold:
-		c.threshold()
+		c.limits()
 	case Baseline:
 		c.baseline()
 	case Count:
@@ -177,6 +236,15 @@ func (c *checker) check() {
 		if r.After <= 0 {
 			c.fault("after", 0, "after is missing: say how long a silence is too long, such as 10m")
 		}
+		if r.Grace < 0 || r.Grace > 24*time.Hour {
+			c.fault("grace", 0, "grace %s is not between 0 and 24h", r.Grace)
+		}
+	case Sequence:
+		c.sequence()
+	case Change:
+		c.change()
+	case Sigma:
+		c.fault("kind", 0, "kind sigma is that of rules in Sigma's syntax, with logsource and detection instead of kind")
 	}
 }
 
@@ -211,6 +279,9 @@ func (c *checker) common() {
 	if len(r.FalsePositives) == 0 {
 		c.fault("false_positives", 0, "false_positives is missing: say what harmless causes are known")
 	}
+	if r.Schedule != nil {
+		c.schedule(r.Schedule)
+	}
 	for _, m := range placeholder.FindAllStringSubmatch(r.Sentence, -1) {
 		if !slices.Contains(Placeholders, m[1]) {
 			c.fault("sentence", 0, "sentence has {%s}: known are %s", m[1], strings.Join(Placeholders, ", "))
@@ -236,9 +307,11 @@ func CheckMode(r *Rule, mode fleet.Mode) error {
 // keysOf says which keys belong to one kind only.
 var keysOf = map[string][]Kind{
 	"metric": {Threshold, Baseline}, "unit": {Threshold, Baseline},
+	"clear_when": {Threshold}, "counter": {Threshold}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
+	"grace": {Absence}, "schedule": {Threshold, Count, Sequence, Change},
 	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline},
 	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline}, "min_effect": {Baseline}, "min_change": {Baseline},
-	"events": {Count}, "group_by": {Count}, "threshold": {Count}, "window": {Count}, "then": {Count},
+	"events": {Count, Change}, "group_by": {Count, Sequence, Change}, "threshold": {Count}, "window": {Count, Sequence}, "then": {Count},
 	"after": {Absence},
 }
 
@@ -264,13 +337,13 @@ func (c *checker) metric() {
 	}
 }
 
-func (c *checker) threshold() {
+func (c *checker) limits() {
 	r := c.rule
 	c.metric()
 	r.RaiseAfter = orDefault(r.RaiseAfter, 1)
 	r.ClearAfter = orDefault(r.ClearAfter, r.RaiseAfter)
-	c.between("raise_after", r.RaiseAfter, 1, 10_000)
-	c.between("clear_after", r.ClearAfter, 1, 10_000)
+	c.atMost("raise_after", r.RaiseAfter, 10_000)
+	c.atMost("clear_after", r.ClearAfter, 10_000)
 	if r.When == "" {
 		c.fault("when", 0, "when is missing: write a condition such as value > 85.0")
 		return
@@ -280,6 +353,11 @@ func (c *checker) threshold() {
 		c.condition("when", err)
 	}
 	r.reading = program
+	if r.ClearWhen != "" {
+		if r.clears, err = compileReading(r.ClearWhen); err != nil {
+			c.condition("clear_when", err)
+		}
+	}
 }
 
 func (c *checker) baseline() {
@@ -305,8 +383,8 @@ func (c *checker) baseline() {
 	}
 	r.Sustained = orDefault(r.Sustained, 3)
 	r.ClearAfter = orDefault(r.ClearAfter, 5)
-	c.between("sustained", r.Sustained, 1, 1000)
-	c.between("clear_after", r.ClearAfter, 1, 10_000)
+	c.atMost("sustained", r.Sustained, 1000)
+	c.atMost("clear_after", r.ClearAfter, 10_000)
 	if r.MinEffect < 0 {
 		c.fault("min_effect", 0, "min_effect %g is negative", r.MinEffect)
 	}
@@ -318,28 +396,86 @@ func (c *checker) baseline() {
 func (c *checker) count() {
 	r := c.rule
 	r.AtLeast = orDefault(r.AtLeast, 1)
-	c.between("threshold", r.AtLeast, 1, 100_000)
-	if r.Window <= 0 {
+	c.atMost("threshold", r.AtLeast, 100_000)
+	c.window()
+	c.groups()
+	if r.Distinct != "" {
+		c.atMost("threshold", r.AtLeast, threshold.MaxDistinct)
+		c.eventField("distinct", r.Distinct)
+		if r.Then != "" {
+			c.fault("distinct", 0, "distinct and then do not go together: write a rule of kind sequence")
+		}
+	}
+	for i, id := range r.YieldsTo {
+		if id == r.ID || !idPattern.MatchString(id) {
+			c.fault(fmt.Sprintf("yields_to[%d]", i), 0, "yields_to %q is no id of another rule", id)
+		}
+	}
+	r.events = c.event("events", r.Events)
+	if r.Then != "" {
+		r.then = c.event("then", r.Then)
+	}
+}
+
+func (c *checker) window() {
+	if c.rule.Window <= 0 {
 		c.fault("window", 0, "window is missing: say in how long, such as 5m")
 	}
-	for i, name := range r.GroupBy {
-		if !slices.Contains(GroupFields, name) {
-			c.fault(fmt.Sprintf("group_by[%d]", i), 0, "group_by %q is not one of %s", name, strings.Join(GroupFields, ", "))
-		}
+}
+
+// groups checks group_by.
+func (c *checker) groups() {
+	for i, name := range c.rule.GroupBy {
+		c.eventField(fmt.Sprintf("group_by[%d]", i), name)
 	}
-	if r.Events == "" {
-		c.fault("events", 0, `events is missing: write a condition such as class == "authentication"`)
+}
+
+func (c *checker) eventField(key, name string) {
+	if rest, ok := strings.CutPrefix(name, "fields."); ok && rest != "" || slices.Contains(GroupFields, name) {
 		return
 	}
-	var err error
-	if r.events, err = compileEvent(r.Events); err != nil {
-		c.condition("events", err)
+	bare, _, _ := strings.Cut(key, "[")
+	c.fault(key, 0, "%s %q is not one of %s or fields.NAME", bare, name, strings.Join(GroupFields, ", "))
+}
+
+func (c *checker) event(key, text string) Event {
+	if text == "" {
+		c.fault(key, 0, `%s is missing: write a condition such as class == "authentication"`, key)
+		return nil
 	}
-	if r.Then != "" {
-		if r.then, err = compileEvent(r.Then); err != nil {
-			c.condition("then", err)
-		}
+	compiled, err := compileEvent(text)
+	if err != nil {
+		c.condition(key, err)
 	}
+	return compiled
+}
+
+// maxSteps bounds a sequence.
+const maxSteps = 16
+
+func (c *checker) sequence() {
+	r := c.rule
+	c.window()
+	c.groups()
+	if len(r.Steps) < 2 || len(r.Steps) > maxSteps {
+		c.fault("steps", 0, "steps has %d conditions: write 2 to %d, in their order", len(r.Steps), maxSteps)
+	}
+	for i, text := range r.Steps {
+		r.steps = append(r.steps, c.event(fmt.Sprintf("steps[%d]", i), text))
+	}
+	r.AtLeast = 1
+}
+
+func (c *checker) change() {
+	r := c.rule
+	c.groups()
+	r.events = c.event("events", r.Events)
+	if r.Of == "" {
+		c.fault("of", 0, "of is missing: name the field whose value is watched, such as fields.version")
+		return
+	}
+	c.eventField("of", r.Of)
+	r.AtLeast, r.Window = 1, time.Hour
 }
 
 func (c *checker) condition(key string, err error) {
@@ -351,9 +487,9 @@ func (c *checker) condition(key string, err error) {
 	c.fault(key, 0, "%s: %v", key, err)
 }
 
-func (c *checker) between(key string, value, low, high int) {
-	if value < low || value > high {
-		c.fault(key, 0, "%s is %d: use %d to %d", key, value, low, high)
+func (c *checker) atMost(key string, value, high int) {
+	if value < 1 || value > high {
+		c.fault(key, 0, "%s is %d: use 1 to %d", key, value, high)
 	}
 }
 

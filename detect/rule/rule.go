@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"cordon/detect/sigma"
 	"cordon/internal/fleet"
 )
 
@@ -17,10 +18,13 @@ const (
 	Baseline  Kind = "baseline"  // a reading that a stream's own history makes improbable
 	Count     Kind = "count"     // audit events of one group in a window, or what follows them
 	Absence   Kind = "absence"   // a device that fell silent
+	Sequence  Kind = "sequence"  // audit events of one group in an order
+	Change    Kind = "change"    // a value that audit events of one group state is another than before
+	Sigma     Kind = "sigma"     // audit events that a rule in Sigma's syntax describes
 )
 
 // Kinds lists every kind.
-var Kinds = []Kind{Threshold, Baseline, Count, Absence}
+var Kinds = []Kind{Threshold, Baseline, Count, Absence, Sequence, Change, Sigma}
 
 // Direction says on which side of its expectation a reading is remarkable.
 type Direction string
@@ -77,13 +81,23 @@ type Rule struct {
 	MinEffect   float64   `yaml:"min_effect"`  // baseline: least distance from the expected centre, as a share of it
 	MinChange   float64   `yaml:"min_change"`  // baseline: least distance from the expected centre, in units
 
-	Events  string        `yaml:"events"`    // count: CEL over an audit event
-	GroupBy []string      `yaml:"group_by"`  // count: events are counted per device and these fields
-	AtLeast int           `yaml:"threshold"` // count: so many events
-	Window  time.Duration `yaml:"window"`    // count: within this time
-	Then    string        `yaml:"then"`      // count: raise on this event instead, when the count precedes it
+	ClearWhen string `yaml:"clear_when"` // threshold: once raised, only readings that meet this clear (hysteresis)
+	Counter   bool   `yaml:"counter"`    // threshold: the metric only grows, a smaller value is a restart from 0
+
+	Events   string        `yaml:"events"`    // count, change: CEL over an audit event
+	GroupBy  []string      `yaml:"group_by"`  // count, sequence, change: per device and these fields
+	AtLeast  int           `yaml:"threshold"` // count: so many events
+	Distinct string        `yaml:"distinct"`  // count: so many distinct values of this field instead
+	Window   time.Duration `yaml:"window"`    // count, sequence: within this time
+	Then     string        `yaml:"then"`      // count: raise on this event instead, when the count precedes it
+	YieldsTo []string      `yaml:"yields_to"` // count: silent where one of these rules spoke about the same group within the window
+	Steps    []string      `yaml:"steps"`     // sequence: CEL over audit events, in their order
+	Of       string        `yaml:"of"`        // change: the field whose value is watched
 
 	After time.Duration `yaml:"after"` // absence: silence that raises
+	Grace time.Duration `yaml:"grace"` // absence: how much longer it may last before it is reported
+
+	Schedule *Schedule `yaml:"schedule"` // threshold, count, sequence, change: when the rule looks at all
 
 	Mode           fleet.Mode     `yaml:"mode"`
 	Evidence       fleet.Evidence `yaml:"evidence"`
@@ -99,12 +113,15 @@ type Rule struct {
 	Version string `yaml:"-"` // first 12 hex digits of the SHA-256 of Source
 
 	reading Reading
+	clears  Reading
 	events  Event
 	then    Event
+	steps   []Event
+	group   func(*fleet.AuditEvent) string // sigma: by other names, or by the rule that matched
 }
 
 // Placeholders are the names in braces that Sentence may hold.
-var Placeholders = []string{"device", "cohort", "metric", "value", "count", "window", "actor", "user", "program", "limit", "message", "for"}
+var Placeholders = []string{"device", "cohort", "metric", "value", "count", "window", "actor", "user", "program", "limit", "message", "for", "from", "to"}
 
 // MatchesMetric says whether the rule is about a metric.
 func (r *Rule) MatchesMetric(metric string) bool {
@@ -127,11 +144,32 @@ func (r *Rule) MatchesEvent(e *fleet.AuditEvent) bool { return r.events(e) }
 // HasThen says whether the rule waits for an event after the counted ones.
 func (r *Rule) HasThen() bool { return r.then != nil }
 
+// HasClear says whether readings must meet a condition to clear.
+func (r *Rule) HasClear() bool { return r.clears != nil }
+
+// MatchesClear evaluates ClearWhen.
+func (r *Rule) MatchesClear(v *ReadingVars) bool { return r.clears(v) }
+
+// MatchesStep evaluates one of Steps.
+func (r *Rule) MatchesStep(i int, e *fleet.AuditEvent) bool { return r.steps[i](e) }
+
+// Value is a field of an event by its name, also by those that Sigma rules
+// use; fields.X is entry X of its fields.
+func Value(e *fleet.AuditEvent, name string) string { return field(e, name) }
+
+// AboutEvents says whether the rule looks at audit events.
+func (r *Rule) AboutEvents() bool {
+	return r.Kind == Count || r.Kind == Sequence || r.Kind == Change || r.Kind == Sigma
+}
+
 // MatchesThen evaluates Then.
 func (r *Rule) MatchesThen(e *fleet.AuditEvent) bool { return r.then(e) }
 
 // Group returns the values of the group_by fields of an event.
 func (r *Rule) Group(e *fleet.AuditEvent) string {
+	if r.group != nil {
+		return r.group(e)
+	}
 	if len(r.GroupBy) == 1 {
 		return field(e, r.GroupBy[0])
 	}
@@ -162,7 +200,11 @@ func field(e *fleet.AuditEvent, name string) string {
 	case "message":
 		return e.Message
 	}
-	return ""
+	if key, ok := strings.CutPrefix(name, "fields."); ok {
+		return e.Fields[key]
+	}
+	v, _ := sigma.Value(e, name)
+	return v
 }
 
 // Fleet returns the rule as the catalogue shows it.

@@ -33,13 +33,15 @@ var allowed = map[string][]string{
 	"ingest/codec":         {"internal/fleet"},
 	"ingest/gate":          {"internal/fleet", "internal/bus", "internal/identity"},
 	"detect":               {"internal/fleet", "internal/bus", "internal/store", "detect"},
-	"detect/rule":          {"internal/fleet", "detect/rule"},
+	"detect/rule":          {"internal/fleet", "detect/rule", "detect/sigma", "detect/threshold"},
+	"detect/sigma":         {"internal/fleet"},
 	"detect/threshold":     {"internal/fleet", "detect/rule"},
 	"detect/baseline":      {"internal/fleet", "detect/rule", "detect/wire"},
 	"detect/engine":        {"internal/fleet", "detect/rule", "detect/threshold", "detect/baseline", "detect/wire"},
 	"detect/replay":        {"internal/fleet", "detect"},
 	"alert":                {"internal/fleet", "internal/bus"},
 	"web":                  {"internal/fleet", "internal/bus", "internal/store", "internal/identity", "internal/operator", "internal/seal", "web"},
+	"internal/bench":       {"internal/fleet", "internal/bus", "internal/store", "internal/agent", "internal/identity", "ingest"},
 	"internal/app":         {"*"},
 	"internal/cli":         {"*"},
 	"internal/e2e":         {"internal/fleet", "internal/bus", "internal/agent", "internal/identity", "internal/simulate"},
@@ -64,7 +66,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide; they do no I/O, read no clock and start nothing.
-var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/threshold", "detect/baseline", "detect/engine", "detect/wire"}
+var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/sigma", "detect/threshold", "detect/baseline", "detect/engine", "detect/wire"}
 
 var impureImports = []string{"os", "net", "net/http", "os/exec", "io/ioutil", "log", "github.com/nats-io/nats.go"}
 
