@@ -19,6 +19,11 @@ type Config struct {
 	Link    string   `help:"Address of the dashboard as people reach it, for links in notifications; default: --http." env:"CORDON_LINK" placeholder:"URL"`
 	StoreMB int64    `help:"Most megabytes that the broker keeps of what devices sent." name:"store-mb" default:"8192" env:"CORDON_STORE_MB" placeholder:"MB"`
 
+	TLSCert  string `help:"Certificate of the dashboard and API (PEM, the chain after it), instead of one of Cordon's own authority; read again when it changes." name:"tls-cert" env:"CORDON_TLS_CERT" type:"path" placeholder:"FILE"`
+	TLSKey   string `help:"Private key of --tls-cert (PEM)." name:"tls-key" env:"CORDON_TLS_KEY" type:"path" placeholder:"FILE"`
+	Syslog   string `help:"Syslog server (RFC 5424) that gets the operator log: tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT." name:"syslog" env:"CORDON_SYSLOG" placeholder:"URL"`
+	SyslogCA string `help:"Certificate of the authority that signed the certificate of a tls:// --syslog." name:"syslog-ca" env:"CORDON_SYSLOG_CA" type:"path" placeholder:"FILE"`
+
 	ClickHouse    string `help:"A ClickHouse of your own instead of the embedded one: clickhouse://user:password@host:9000/database." name:"clickhouse" env:"CORDON_CLICKHOUSE" placeholder:"DSN"`
 	EngineLibrary string `help:"Path of libchdb.so, the embedded ClickHouse; default: where make installed it." env:"CORDON_ENGINE_LIBRARY" type:"path" placeholder:"FILE"`
 

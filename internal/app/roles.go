@@ -20,6 +20,7 @@ import (
 	"cordon/internal/fleet"
 	"cordon/internal/identity"
 	"cordon/internal/operator"
+	"cordon/internal/seal"
 	"cordon/web/api"
 )
 
@@ -142,7 +143,26 @@ func (p *platform) startWeb(ctx context.Context, life *lifecycle, s services) (w
 	if err := os.MkdirAll(filepath.Join(p.dir, "run"), 0o700); err != nil {
 		return role, fmt.Errorf("make run directory: %w", err)
 	}
-	operators := operator.New(operator.DefaultConfig(), operator.Deps{Bus: p.bus, Log: p.part("operator"), Clock: p.clock})
+	keyDir := filepath.Join(p.dir, "keys")
+	secrets, err := seal.Load(filepath.Join(keyDir, "secrets.key"), "CORDON_SECRETS_KEY")
+	if err != nil {
+		return role, fmt.Errorf("load key for secrets at rest: %w", err)
+	}
+	logKey, err := operator.LogKey(filepath.Join(keyDir, "operator-log.key"))
+	if err != nil {
+		return role, err
+	}
+	operators := operator.New(operator.DefaultConfig(), operator.Deps{
+		Bus: p.bus, Log: p.part("operator"), Clock: p.clock,
+		Secrets: secrets, LogKey: logKey, LogAnchor: filepath.Join(keyDir, "operator-log.place"),
+	})
+	life.run("operator", operators.Run)
+	if p.cfg.Syslog != "" {
+		if err := operator.CheckSyslog(p.cfg.Syslog); err != nil {
+			return role, fmt.Errorf("--syslog: %w", err)
+		}
+		life.run("syslog", func(ctx context.Context) error { return operators.Forward(ctx, p.cfg.Syslog, p.cfg.SyslogCA) })
+	}
 	if _, err := operators.Setup(ctx, role.passwordFile); err != nil {
 		return role, fmt.Errorf("make first operator: %w", err)
 	}
@@ -153,16 +173,15 @@ func (p *platform) startWeb(ctx context.Context, life *lifecycle, s services) (w
 	cfg.Version, cfg.HTTP, cfg.NATS, cfg.MQTT = p.cfg.Version, p.cfg.HTTP, p.nats, p.mqtt
 	scheme := "http"
 	if p.demo == nil {
-		certificate, err := p.ca.Server(p.cfg.names()...)
-		if err != nil {
-			return role, fmt.Errorf("make dashboard certificate: %w", err)
+		if cfg.TLS, err = p.dashboardTLS(); err != nil {
+			return role, err
 		}
-		scheme, cfg.TLS = "https", &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+		scheme = "https"
 	}
 	web := api.New(cfg, api.Deps{
 		Bus: p.bus, Operators: operators, Devices: p.devices, Incidents: incidents{s.incidents}, Quarantines: s.quarantines,
 		Rules: p.rules(p.detector), Notices: notices{s.notices}, History: p.store, Insight: p.insight(p.detector),
-		CA: p.ca.PEM(), Log: p.part("web"), Clock: p.clock, Registry: p.registry,
+		CA: p.ca.PEM(), Log: p.part("web"), Clock: p.clock, Registry: p.registry, Secrets: secrets,
 	})
 	address, err := web.Listen(ctx)
 	if err != nil {
@@ -175,6 +194,26 @@ func (p *platform) startWeb(ctx context.Context, life *lifecycle, s services) (w
 		role.url = demoURL(address.String())
 	}
 	return role, nil
+}
+
+// dashboardTLS is the given certificate, read again when its files change, or
+// one of Cordon's own authority.
+func (p *platform) dashboardTLS() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if p.cfg.TLSCert != "" || p.cfg.TLSKey != "" {
+		source, err := api.LoadCertificate(p.cfg.TLSCert, p.cfg.TLSKey, p.part("web"))
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+		cfg.GetCertificate = source.Get
+		return cfg, nil
+	}
+	certificate, err := p.ca.Server(p.cfg.names()...)
+	if err != nil {
+		return nil, fmt.Errorf("make dashboard certificate: %w", err)
+	}
+	cfg.Certificates = []tls.Certificate{certificate}
+	return cfg, nil
 }
 
 // ruleFolders are the shipped pack and the operator's own rules, which win.

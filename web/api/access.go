@@ -6,36 +6,45 @@ import "cordon/internal/operator"
 type need struct {
 	role   operator.Role
 	public bool // no session: sign-in and enrolment
-	before bool // allowed while the password must still be changed
+	before bool // allowed while the password must still be changed or a second factor set up
+	// fresh: somebody with a session must have given password and second factor
+	// within the last quarter of an hour.
+	fresh bool
+	// scoped: callers who see only a part of the fleet may use it, because it
+	// shows nothing of devices or keeps to the caller's scope by itself. Paths
+	// /devices/{id}… and /incidents/{id}… need no mark: the scope is enforced
+	// before the operation runs. Any other operation refuses such callers.
+	scoped bool
 }
 
 // access is the one table of who may do what. An operation without a row is
 // refused.
 var access = map[string]need{
 	"sign-in":           {public: true},
+	"get-challenge":     {public: true},
 	"redeem-enrollment": {public: true},
-	"get-session":       {role: operator.Viewer, before: true},
-	"sign-out":          {role: operator.Viewer, before: true},
-	"change-password":   {role: operator.Viewer, before: true},
+	"get-session":       {role: operator.Viewer, scoped: true, before: true},
+	"sign-out":          {role: operator.Viewer, scoped: true, before: true},
+	"change-password":   {role: operator.Viewer, scoped: true, before: true},
 
-	"get-overview":  {role: operator.Viewer},
-	"get-system":    {role: operator.Viewer},
-	"stream-events": {role: operator.Viewer},
+	"get-overview":  {role: operator.Viewer, scoped: true},
+	"get-system":    {role: operator.Viewer, scoped: true},
+	"stream-events": {role: operator.Viewer, scoped: true},
 
-	"list-devices":       {role: operator.Viewer},
-	"device-facets":      {role: operator.Viewer},
+	"list-devices":       {role: operator.Viewer, scoped: true},
+	"device-facets":      {role: operator.Viewer, scoped: true},
 	"get-device":         {role: operator.Viewer},
 	"list-metrics":       {role: operator.Viewer},
 	"get-series":         {role: operator.Viewer},
 	"list-audit-events":  {role: operator.Viewer},
-	"enroll-device":      {role: operator.Admin},
+	"enroll-device":      {role: operator.Admin, scoped: true},
 	"renew-device-token": {role: operator.Admin},
 	"revoke-device":      {role: operator.Admin},
 	"retire-device":      {role: operator.Admin},
 
 	"quarantine-device": {role: operator.Responder},
 	"release-device":    {role: operator.Responder},
-	"list-quarantines":  {role: operator.Viewer},
+	"list-quarantines":  {role: operator.Viewer, scoped: true},
 
 	"extend-quarantine":   {role: operator.Responder},
 	"plan-quarantine":     {role: operator.Analyst},
@@ -47,7 +56,7 @@ var access = map[string]need{
 	"get-blocklist":       {role: operator.Viewer},
 	"resume-guard":        {role: operator.Responder},
 
-	"list-incidents":         {role: operator.Viewer},
+	"list-incidents":         {role: operator.Viewer, scoped: true},
 	"get-incident":           {role: operator.Viewer},
 	"list-incident-findings": {role: operator.Viewer},
 	"acknowledge-incident":   {role: operator.Analyst},
@@ -56,18 +65,42 @@ var access = map[string]need{
 	"resolve-incident":       {role: operator.Analyst},
 	"reopen-incident":        {role: operator.Analyst},
 
-	"list-findings":     {role: operator.Viewer},
-	"list-dead-letters": {role: operator.Analyst},
-	"list-deliveries":   {role: operator.Viewer},
+	"list-findings":     {role: operator.Viewer, scoped: true},
+	"list-dead-letters": {role: operator.Analyst, scoped: true},
+	"list-deliveries":   {role: operator.Viewer, scoped: true},
 
-	"list-rules":    {role: operator.Viewer},
-	"get-rule":      {role: operator.Viewer},
+	"list-rules":    {role: operator.Viewer, scoped: true},
+	"get-rule":      {role: operator.Viewer, scoped: true},
 	"set-rule-mode": {role: operator.Responder},
 
 	"list-operators": {role: operator.Viewer},
-	"add-operator":   {role: operator.Admin},
-	"reset-operator": {role: operator.Admin},
-	"list-tokens":    {role: operator.Viewer},
-	"create-token":   {role: operator.Viewer},
-	"revoke-token":   {role: operator.Viewer},
+	"add-operator":   {role: operator.Admin, fresh: true},
+	"reset-operator": {role: operator.Admin, fresh: true},
+	"list-tokens":    {role: operator.Viewer, scoped: true},
+	"create-token":   {role: operator.Viewer, scoped: true},
+	"revoke-token":   {role: operator.Viewer, scoped: true},
+
+	"prove-session":          {role: operator.Viewer, before: true, scoped: true},
+	"list-sessions":          {role: operator.Viewer, scoped: true},
+	"end-session":            {role: operator.Viewer, scoped: true},
+	"begin-second-factor":    {role: operator.Viewer, before: true, fresh: true, scoped: true},
+	"confirm-second-factor":  {role: operator.Viewer, before: true, scoped: true},
+	"remove-second-factor":   {role: operator.Viewer, fresh: true, scoped: true},
+	"make-recovery-codes":    {role: operator.Viewer, fresh: true, scoped: true},
+	"modify-operator":        {role: operator.Admin, fresh: true},
+	"remove-operator":        {role: operator.Admin, fresh: true},
+	"list-operator-sessions": {role: operator.Admin},
+	"drop-second-factor":     {role: operator.Admin, fresh: true},
+	"get-policy":             {role: operator.Viewer, scoped: true},
+	"set-policy":             {role: operator.Admin, fresh: true},
+	"list-operator-log":      {role: operator.Admin},
+	"verify-operator-log":    {role: operator.Admin},
+	"export-operator-log":    {role: operator.Admin},
+
+	"edit-device":      {role: operator.Responder},
+	"edit-devices":     {role: operator.Responder, scoped: true},
+	"change-incidents": {role: operator.Analyst, scoped: true},
+	"export-devices":   {role: operator.Viewer, scoped: true},
+	"export-incidents": {role: operator.Viewer, scoped: true},
+	"export-findings":  {role: operator.Viewer, scoped: true},
 }

@@ -15,6 +15,7 @@ import (
 
 	"cordon/internal/fleet"
 	"cordon/internal/operator"
+	"cordon/internal/seal"
 )
 
 // Prefix is where the API lives.
@@ -32,6 +33,7 @@ type API struct {
 	view     *view
 	limits   *limits
 	metrics  *metrics
+	changing striped // one change at a time of what an If-Match names
 	listener net.Listener
 	files    fs.FS // the dashboard, in tests; nil: the embedded one
 }
@@ -114,7 +116,13 @@ func New(cfg Config, deps Deps) *API {
 	if cfg.Heartbeat <= 0 {
 		cfg.Heartbeat = DefaultConfig().Heartbeat
 	}
-	a := &API{cfg: cfg, deps: deps, engine: gin.New(), limits: newLimits(deps.Clock), metrics: newMetrics(deps.Registry), origin: http.NewCrossOriginProtection()}
+	if cfg.Rates == (Rates{}) {
+		cfg.Rates = DefaultRates()
+	}
+	if deps.Secrets == nil {
+		deps.Secrets = seal.Ephemeral()
+	}
+	a := &API{cfg: cfg, deps: deps, engine: gin.New(), limits: newLimits(deps.Clock, cfg.Rates), metrics: newMetrics(deps.Registry), origin: http.NewCrossOriginProtection()}
 	a.hub = newHub(deps.Clock, a.metrics)
 	a.view = newView(a)
 	a.engine.HandleMethodNotAllowed = true
@@ -122,6 +130,10 @@ func New(cfg Config, deps Deps) *API {
 	a.huma = humagin.NewWithGroup(a.engine, a.engine.Group(Prefix), humaConfig(cfg))
 	a.huma.UseMiddleware(a.authorize)
 	a.operatorRoutes()
+	a.accountRoutes()
+	a.logRoutes()
+	a.editRoutes()
+	a.exportRoutes()
 	a.systemRoutes()
 	a.deviceRoutes()
 	a.quarantineRoutes()

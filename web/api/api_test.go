@@ -52,7 +52,7 @@ func TestSession_forcedChangeOfPassword(t *testing.T) {
 	require.NoError(t, err)
 	oneTime := strings.TrimSpace(string(raw))
 
-	signedIn := r.request(http.MethodPost, Prefix+"/session", SignInRequest{"admin", oneTime}, nil)
+	signedIn := r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: "admin", Password: oneTime}, nil)
 	s := decode[Session](t, signedIn)
 	require.True(t, s.MustChangePassword)
 	require.Equal(t, operator.Admin, s.Operator.Role)
@@ -85,7 +85,7 @@ func TestSession_guessingIsSlowed(t *testing.T) {
 	require.NoError(t, err)
 	statuses := map[int]int{}
 	for range 10 {
-		got := r.request(http.MethodPost, Prefix+"/session", SignInRequest{"ann", "guess"}, nil)
+		got := r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: "ann", Password: "guess"}, nil)
 		statuses[got.status]++
 		if got.status == http.StatusTooManyRequests {
 			require.NotEmpty(t, got.header.Get("Retry-After"))
@@ -96,7 +96,7 @@ func TestSession_guessingIsSlowed(t *testing.T) {
 	}
 	require.Equal(t, map[int]int{http.StatusUnauthorized: 5, http.StatusTooManyRequests: 5}, statuses)
 	r.sleep(3 * time.Second)
-	require.Equal(t, http.StatusOK, r.request(http.MethodPost, Prefix+"/session", SignInRequest{" Ann ", password}, nil).status, "after the delay, however the name is typed")
+	require.Equal(t, http.StatusOK, r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: " Ann ", Password: password}, nil).status, "after the delay, however the name is typed")
 }
 
 func TestDevices_enrolListShow(t *testing.T) {
@@ -210,8 +210,9 @@ func TestQuarantine_andOperatorLog(t *testing.T) {
 		m, err := stream.GetMsg(t.Context(), seq)
 		require.NoError(t, err)
 		require.NotContains(t, string(m.Data), "cordon_", "no secret in the operator log")
-		var e operator.Entry
-		require.NoError(t, json.Unmarshal(m.Data, &e))
+		var link operator.Record
+		require.NoError(t, json.Unmarshal(m.Data, &link))
+		e := link.Entry
 		require.Equal(t, "127.0.0.1", e.Source)
 		acts = append(acts, e.Actor+" "+e.Act+" "+e.Target+" "+e.Outcome)
 	}
@@ -283,11 +284,11 @@ func TestProtect(t *testing.T) {
 	r := start(t)
 	got := r.request(http.MethodGet, "/healthz", nil, func(req *http.Request) { req.Host = "evil.example:80" })
 	require.Equal(t, http.StatusMisdirectedRequest, got.status, "DNS rebinding")
-	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{"a", "b"}, func(req *http.Request) { req.Header.Set("Origin", "https://evil.example") })
+	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: "a", Password: "b"}, func(req *http.Request) { req.Header.Set("Origin", "https://evil.example") })
 	require.Equal(t, http.StatusForbidden, got.status, "cross-site request")
-	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{"a", "b"}, func(req *http.Request) { req.Header.Set("Sec-Fetch-Site", "cross-site") })
+	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: "a", Password: "b"}, func(req *http.Request) { req.Header.Set("Sec-Fetch-Site", "cross-site") })
 	require.Equal(t, http.StatusForbidden, got.status)
-	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{"a", "b"}, func(req *http.Request) { req.Header.Set("Origin", r.url) })
+	got = r.request(http.MethodPost, Prefix+"/session", SignInRequest{Name: "a", Password: "b"}, func(req *http.Request) { req.Header.Set("Origin", r.url) })
 	require.Equal(t, http.StatusUnauthorized, got.status, "same origin reaches the sign-in")
 	for name, value := range map[string]string{
 		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"slices"
@@ -19,11 +20,11 @@ const knowTime = 1500 * time.Millisecond
 func (a *API) listDevices(ctx context.Context, in *listDevicesInput) (*listDevicesOutput, error) {
 	s := a.view.get(ctx)
 	now := a.deps.Clock()
-	match := in.matcher()
+	match, who := in.matcher(), caller(ctx)
 	by := strings.TrimPrefix(in.Sort, "-")
 	var all []placed[string]
 	a.deps.Devices.All(func(d fleet.Device) bool {
-		if match(d) && (in.Status == "" || in.Status == a.deviceStatus(d, s.lastSeen[d.ID], now)) {
+		if match(d) && who.Sees(d) && (in.Status == "" || in.Status == a.deviceStatus(d, s.lastSeen[d.ID], now)) {
 			all = append(all, placed[string]{sortKey(by, d, s.lastSeen), d.ID, d.ID})
 		}
 		return true
@@ -151,8 +152,35 @@ func (a *API) openIncident(device string) *IncidentMark {
 	return &IncidentMark{ID: i.ID, Severity: i.Severity}
 }
 
-func (a *API) deviceFacets(context.Context, *noInput) (*facetsOutput, error) {
-	return &facetsOutput{Body: a.deps.Devices.Facets()}, nil
+func (a *API) deviceFacets(ctx context.Context, _ *noInput) (*facetsOutput, error) {
+	who := caller(ctx)
+	if !who.Scoped() {
+		return &facetsOutput{Body: a.deps.Devices.Facets()}, nil
+	}
+	facets := map[string]map[string]int{}
+	for name := range a.deps.Devices.Facets() {
+		facets[name] = map[string]int{}
+	}
+	count := func(facet, value string) {
+		if counts := facets[facet]; counts != nil && value != "" {
+			counts[value]++
+		}
+	}
+	a.deps.Devices.All(func(d fleet.Device) bool {
+		if who.Sees(d) {
+			count("cohort", d.Cohort)
+			count("site", d.Site)
+			count("model", d.Model)
+			count("state", string(d.State))
+			count("firmware", d.Firmware)
+			count("owner", d.Owner)
+			for _, tag := range d.Tags {
+				count("tag", tag)
+			}
+		}
+		return true
+	})
+	return &facetsOutput{Body: facets}, nil
 }
 
 // device finds a device, in memory or, when it is brand new, in the bucket.
@@ -226,6 +254,13 @@ func (a *API) rulesFor(d fleet.Device) []DeviceRule {
 }
 
 func (a *API) enrollDevice(ctx context.Context, in *enrollInput) (*enrollOutput, error) {
+	note(ctx, in.Body.ID, nil, nil)
+	if err := mayTouch(caller(ctx), fleet.Device{ID: in.Body.ID, Cohort: cmp.Or(in.Body.Cohort, "default"), Site: in.Body.Site, Tags: in.Body.Tags}); err != nil {
+		return nil, err
+	}
+	if d, err := a.device(ctx, in.Body.ID); err == nil && !caller(ctx).Sees(d) {
+		return nil, mayTouch(caller(ctx), d)
+	}
 	return a.enroll(ctx, identity.Enrolment{
 		ID: in.Body.ID, Cohort: in.Body.Cohort, Site: in.Body.Site, Model: in.Body.Model, Firmware: in.Body.Firmware,
 		Owner: in.Body.Owner, TimeZone: in.Body.TimeZone, Tags: in.Body.Tags, Historic: in.Body.Historic,

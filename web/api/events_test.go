@@ -179,7 +179,7 @@ func TestEvents_endWithTheToken(t *testing.T) {
 
 func TestHub_slowClientIsToldToReload(t *testing.T) {
 	h := newHub(time.Now, newMetrics(nil))
-	c, err := h.join("ann", 0)
+	c, err := h.join("ann", 0, nil)
 	require.NoError(t, err)
 	for i := range 3 * maxPending {
 		h.publish(fmt.Sprintf("finding:%d", i), FindingEvent{})
@@ -201,14 +201,14 @@ func TestHub_slowClientIsToldToReload(t *testing.T) {
 func TestHub_streamsAreBounded(t *testing.T) {
 	h := newHub(time.Now, newMetrics(nil))
 	for range maxStreamsOne {
-		_, err := h.join("ann", 0)
+		_, err := h.join("ann", 0, nil)
 		require.NoError(t, err)
 	}
-	_, err := h.join("ann", 0)
+	_, err := h.join("ann", 0, nil)
 	require.Equal(t, fleet.CodeTooMany, fleet.CodeOf(err))
-	_, err = h.join("bob", 0)
+	_, err = h.join("bob", 0, nil)
 	require.NoError(t, err)
 	h.close()
-	_, err = h.join("bob", 0)
+	_, err = h.join("bob", 0, nil)
 	require.Equal(t, fleet.CodeUnavailable, fleet.CodeOf(err))
 }

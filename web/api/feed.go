@@ -91,7 +91,7 @@ func (a *API) onIncident(data []byte) error {
 		return fmt.Errorf("decode incident change: %w", err)
 	}
 	a.view.expire()
-	a.hub.publish("incident:"+change.Incident.ID, IncidentEvent{Incident: incidentLine(change.Incident)})
+	a.hub.about(change.Incident.Device, "incident:"+change.Incident.ID, IncidentEvent{Incident: incidentLine(change.Incident)})
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (a *API) onFinding(data []byte) error {
 		return fmt.Errorf("decode finding: %w", err)
 	}
 	// By device and rule: of a rule that fires many times the newest is enough.
-	a.hub.publish("finding:"+f.Device+"/"+f.RuleID, FindingEvent{
+	a.hub.about(f.Device, "finding:"+f.Device+"/"+f.RuleID, FindingEvent{
 		ID: f.ID, Device: f.Device, RuleID: f.RuleID, RuleTitle: f.RuleTitle, Severity: f.Severity, Mode: f.Mode,
 		Sentence: f.Explanation.Sentence, ReceivedAt: f.ReceivedAt, Cleared: f.Cleared,
 	})
@@ -121,7 +121,7 @@ func (a *API) onGate(data []byte) error {
 	if err := json.Unmarshal(data, &g); err != nil {
 		return fmt.Errorf("decode gate change: %w", err)
 	}
-	a.hub.publish("gate:"+g.Device, DeviceEvent{ID: g.Device, Event: g.Event, Reason: g.Reason, At: g.At})
+	a.hub.about(g.Device, "gate:"+g.Device, DeviceEvent{ID: g.Device, Event: g.Event, Reason: g.Reason, At: g.At})
 	return nil
 }
 
@@ -133,10 +133,10 @@ func (a *API) onEntry(entry jetstream.KeyValueEntry) error {
 			return fmt.Errorf("decode quarantine: %w", err)
 		}
 		a.view.expire()
-		a.hub.publish("quarantine:"+q.Device, QuarantineEvent{Quarantine: q})
+		a.hub.about(q.Device, "quarantine:"+q.Device, QuarantineEvent{Quarantine: q})
 	case bus.BucketDevice:
 		a.view.expire()
-		a.hub.publish("device:"+entry.Key(), DeviceEvent{ID: entry.Key(), Event: "changed", At: entry.Created()})
+		a.hub.about(entry.Key(), "device:"+entry.Key(), DeviceEvent{ID: entry.Key(), Event: "changed", At: entry.Created()})
 	case bus.BucketRule:
 		a.hub.publish("rule:"+entry.Key(), RuleEvent{ID: entry.Key(), At: entry.Created()})
 	}
@@ -145,8 +145,12 @@ func (a *API) onEntry(entry jetstream.KeyValueEntry) error {
 
 // status is the pulse: what the top of every page shows.
 func (a *API) status(ctx context.Context) StatusEvent {
-	s := a.view.get(ctx)
+	p := caller(ctx)
+	s := a.view.of(ctx, p)
 	in := a.view.ingest(ctx)
+	if p.Scoped() {
+		in = IngestHealth{} // it is counted for the whole fleet only
+	}
 	return StatusEvent{
 		At: a.deps.Clock().UTC(), Fleet: s.health, Incidents: s.incidents, Quarantined: s.quarantine.Active,
 		ReadingsPerSecond: in.ReadingsPerSecond, LagSeconds: in.LagSeconds, Healthy: healthy(a.stages(ctx)),

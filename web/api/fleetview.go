@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cordon/internal/fleet"
+	"cordon/internal/operator"
 )
 
 const (
@@ -67,6 +68,32 @@ func (v *view) get(ctx context.Context) snapshot {
 	return v.snapshot
 }
 
+// of is the part of the fleet that the caller sees.
+func (v *view) of(ctx context.Context, p operator.Principal) snapshot {
+	whole := v.get(ctx)
+	if !p.Scoped() {
+		return whole
+	}
+	sees := v.api.sees(p)
+	s := snapshot{at: whole.at, lastSeen: whole.lastSeen, seenAt: whole.seenAt, held: map[string]fleet.Quarantine{}}
+	for id, q := range whole.held {
+		if sees(id) {
+			s.held[id] = q
+			s.quarantine.add(q)
+		}
+	}
+	worst := map[string]fleet.Severity{}
+	for _, i := range whole.open {
+		if sees(i.Device) {
+			s.open = append(s.open, i)
+			s.incidents.add(i)
+			worst[i.Device] = worst[i.Device].Worse(i.Severity)
+		}
+	}
+	v.countDevices(&s, worst, p)
+	return s
+}
+
 func (v *view) count(ctx context.Context, now time.Time) snapshot {
 	s := snapshot{at: now, lastSeen: v.snapshot.lastSeen, seenAt: v.snapshot.seenAt, held: map[string]fleet.Quarantine{}}
 	if s.lastSeen == nil || now.Sub(s.seenAt) > viewAge {
@@ -90,7 +117,7 @@ func (v *view) count(ctx context.Context, now time.Time) snapshot {
 		s.incidents.add(i)
 		worst[i.Device] = worst[i.Device].Worse(i.Severity)
 	}
-	v.countDevices(&s, worst)
+	v.countDevices(&s, worst, operator.Principal{})
 	for _, stage := range v.api.stages(ctx) {
 		if stage.Stage == "detect" {
 			s.health.Learning = int(stage.Counters["devices_learning"])
@@ -99,10 +126,13 @@ func (v *view) count(ctx context.Context, now time.Time) snapshot {
 	return s
 }
 
-func (v *view) countDevices(s *snapshot, worst map[string]fleet.Severity) {
+func (v *view) countDevices(s *snapshot, worst map[string]fleet.Severity, p operator.Principal) {
 	type place struct{ cohort, site string }
 	cells := map[place]*Cell{}
 	v.api.deps.Devices.All(func(d fleet.Device) bool {
+		if !p.Sees(d) {
+			return true
+		}
 		status := v.api.deviceStatus(d, s.lastSeen[d.ID], s.at)
 		s.health.add(status)
 		if status == StatusRetired {

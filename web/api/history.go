@@ -162,27 +162,42 @@ func (a *API) listFindings(ctx context.Context, in *listFindingsInput) (*finding
 	if !in.From.IsZero() && !in.To.IsZero() && in.From.After(in.To) {
 		return nil, fleet.Errorf(fleet.CodeInvalid, "from is after to").On("query.from")
 	}
+	if err := a.requireVisible(ctx, in.Device); err != nil {
+		return nil, err
+	}
 	rows, err := a.deps.History.Findings(ctx, store.FindingQuery{
 		Device: in.Device, Rule: in.Rule, From: in.From, To: in.To, Before: store.Cursor(in.Cursor), Limit: in.Limit,
 	})
 	if err != nil {
 		return nil, unavailable("findings", err)
 	}
-	return &findingsOutput{Body: page(rows)}, nil
+	return &findingsOutput{Body: kept(a, caller(ctx), page(rows), func(f fleet.Finding) string { return f.Device })}, nil
 }
 
 func (a *API) listDeadLetters(ctx context.Context, in *listDeadLettersInput) (*listDeadLettersOutput, error) {
+	if err := a.requireVisible(ctx, in.Device); err != nil {
+		return nil, err
+	}
 	rows, err := a.deps.History.DeadLetters(ctx, store.DeadLetterQuery{Device: in.Device, Before: store.Cursor(in.Cursor), Limit: in.Limit})
 	if err != nil {
 		return nil, unavailable("dead letters", err)
 	}
-	return &listDeadLettersOutput{Body: page(rows)}, nil
+	return &listDeadLettersOutput{Body: kept(a, caller(ctx), page(rows), func(l fleet.DeadLetter) string { return l.Device })}, nil
 }
 
-func (a *API) listDeliveries(_ context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
+func (a *API) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listDeliveriesOutput, error) {
 	p, err := a.deps.Notices.Deliveries(in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
+	}
+	if who := caller(ctx); who.Scoped() {
+		device := map[string]string{}
+		for _, d := range p.Items {
+			if i, err := a.deps.Incidents.Get(ctx, d.Incident); err == nil {
+				device[d.Incident] = i.Device
+			}
+		}
+		p = kept(a, who, p, func(d fleet.Delivery) string { return device[d.Incident] })
 	}
 	receivers := filled(a.deps.Notices.Receivers())
 	for i := range receivers {

@@ -19,6 +19,8 @@ type event struct {
 	id   uint64
 	key  string
 	data any
+	// device is what it is about; "" concerns everybody.
+	device string
 }
 
 // hub hands live events to every open stream. It never waits for a client:
@@ -38,7 +40,8 @@ type hub struct {
 // client is one open stream.
 type client struct {
 	name  string
-	ready chan struct{} // holds one token when there is something to send
+	sees  func(device string) bool // nil: everything
+	ready chan struct{}            // holds one token when there is something to send
 
 	mu      sync.Mutex
 	pending map[string]event
@@ -54,11 +57,14 @@ func newHub(clock func() time.Time, m *metrics) *hub {
 }
 
 // publish gives an event to every client.
-func (h *hub) publish(key string, data any) {
+func (h *hub) publish(key string, data any) { h.about("", key, data) }
+
+// about is publish for an event that concerns one device.
+func (h *hub) about(device, key string, data any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
-	e := event{h.last, key, data}
+	e := event{h.last, key, data, device}
 	if len(h.ring) >= ringSize {
 		h.ring = slices.Delete(h.ring, 0, len(h.ring)-ringSize+1)
 	}
@@ -72,7 +78,7 @@ func (h *hub) publish(key string, data any) {
 
 // join adds a client. since is the id of the last event that it saw, 0 when
 // it is new: what it missed is sent again, or it is told to reload.
-func (h *hub) join(name string, since uint64) (*client, error) {
+func (h *hub) join(name string, since uint64, sees func(device string) bool) (*client, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -81,7 +87,7 @@ func (h *hub) join(name string, since uint64) (*client, error) {
 	if len(h.clients) >= maxStreams || h.perName[name] >= maxStreamsOne {
 		return nil, fleet.Errorf(fleet.CodeTooMany, "too many live views are open: at most %d of one operator and %d in all", maxStreamsOne, maxStreams)
 	}
-	c := &client{name: name, ready: make(chan struct{}, 1), pending: map[string]event{}}
+	c := &client{name: name, sees: sees, ready: make(chan struct{}, 1), pending: map[string]event{}}
 	h.clients[c] = struct{}{}
 	h.perName[name]++
 	h.metrics.streams.Inc()
@@ -137,6 +143,9 @@ func (h *hub) close() {
 
 // put queues an event and says whether the client was too slow.
 func (c *client) put(e event) (dropped bool) {
+	if c.sees != nil && (e.key == "status" || e.device != "" && !c.sees(e.device)) {
+		return false // of the status it makes its own
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.reload {

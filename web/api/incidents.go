@@ -10,15 +10,23 @@ import (
 	"cordon/internal/store"
 )
 
-func (a *API) listIncidents(_ context.Context, in *listIncidentsInput) (*listIncidentsOutput, error) {
+func (a *API) listIncidents(ctx context.Context, in *listIncidentsInput) (*listIncidentsOutput, error) {
 	// The incident stage sorts descending unless told otherwise.
 	sort, descending := strings.CutPrefix(in.Sort, "-")
 	if !descending {
 		sort += ":asc"
 	}
-	p, err := a.deps.Incidents.List(IncidentFilter{
-		State: in.State, Severity: in.Severity, Device: in.Device, Query: in.Query, Assignee: in.Assignee,
-	}, sort, in.Cursor, in.Limit)
+	filter := IncidentFilter{State: in.State, Severity: in.Severity, Device: in.Device, Query: in.Query, Assignee: in.Assignee}
+	var p fleet.Page[fleet.Incident]
+	var err error
+	if who := caller(ctx); who.Scoped() {
+		var all []fleet.Incident
+		if all, err = a.visibleIncidents(who, filter, sort); err == nil {
+			p, err = afterID(all, func(i fleet.Incident) string { return i.ID }, in.Cursor, in.Limit)
+		}
+	} else {
+		p, err = a.deps.Incidents.List(filter, sort, in.Cursor, in.Limit)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -102,17 +110,20 @@ func (a *API) acknowledgeIncident(ctx context.Context, in *incidentInput) (*inci
 }
 
 func (a *API) assignIncident(ctx context.Context, in *assignInput) (*incidentOutput, error) {
-	return a.change(ctx, in.ID, in.Body, func(actor string) (fleet.Incident, error) {
-		if in.Body.Assignee != "" {
-			if _, err := a.deps.Operators.Operator(ctx, in.Body.Assignee); err != nil {
-				if fleet.CodeOf(err) == fleet.CodeNotFound {
-					return fleet.Incident{}, fleet.Errorf(fleet.CodeInvalid, "there is no operator %q", in.Body.Assignee).On("body.assignee")
-				}
-				return fleet.Incident{}, err
+	return a.change(ctx, in.ID, in.Body, func(string) (fleet.Incident, error) { return a.assign(ctx, in.ID, in.Body.Assignee) })
+}
+
+// assign hands an incident to an operator who may see it.
+func (a *API) assign(ctx context.Context, id, assignee string) (fleet.Incident, error) {
+	if assignee != "" {
+		if _, err := a.deps.Operators.Operator(ctx, assignee); err != nil {
+			if fleet.CodeOf(err) == fleet.CodeNotFound {
+				return fleet.Incident{}, fleet.Errorf(fleet.CodeInvalid, "there is no operator %q", assignee).On("body.assignee")
 			}
+			return fleet.Incident{}, err
 		}
-		return a.deps.Incidents.Assign(ctx, in.ID, actor, in.Body.Assignee)
-	})
+	}
+	return a.deps.Incidents.Assign(ctx, id, caller(ctx).Name, assignee)
 }
 
 func (a *API) commentIncident(ctx context.Context, in *commentInput) (*incidentOutput, error) {

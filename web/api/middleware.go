@@ -131,7 +131,11 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
 
-// authorize finds out who asks and whether the access table allows it.
+// freshFor is how long password and second factor count as just given.
+const freshFor = 15 * time.Minute
+
+// authorize finds out who asks and whether limits, the access table and the
+// caller's scope allow it.
 func (a *API) authorize(ctx huma.Context, next func(huma.Context)) {
 	c := humagin.Unwrap(ctx)
 	id := ctx.Operation().OperationID
@@ -140,37 +144,62 @@ func (a *API) authorize(ctx huma.Context, next func(huma.Context)) {
 		a.refuse(c, newProblem(http.StatusForbidden, "nobody may do this"))
 		return
 	}
+	deny := func(err error) { a.refuse(c, problem(ctx.Context(), a.deps.Log, err)) }
 	if need.public {
-		if err := a.limits.allow(id, source(ctx.Context())); err != nil {
-			a.refuse(c, problem(ctx.Context(), a.deps.Log, err))
+		stands, err := a.limits.allow(id, source(ctx.Context()))
+		stands.set(c.Writer.Header())
+		if err != nil {
+			deny(err)
 			return
 		}
 		next(ctx)
 		return
 	}
+	if _, err := a.limits.address(source(ctx.Context())); err != nil {
+		deny(err)
+		return
+	}
 	p, err := a.authenticate(ctx.Context(), c.Request)
 	if err == nil {
-		err = permit(need, p)
+		var stands standing
+		stands, err = a.limits.caller(p)
+		stands.set(c.Writer.Header())
+	}
+	if err == nil {
+		err = a.permit(need, p)
+	}
+	if err == nil {
+		err = a.inScope(ctx, need, p)
 	}
 	if err != nil {
 		if fleet.CodeOf(err) == fleet.CodeUnauthenticated {
 			c.Header("WWW-Authenticate", `Bearer realm="cordon"`)
 		}
-		a.refuse(c, problem(ctx.Context(), a.deps.Log, err))
+		deny(err)
 		return
 	}
-	next(huma.WithValue(ctx, keyCaller, p))
+	a.conditional(huma.WithValue(ctx, keyCaller, p), next)
 }
 
 // permit compares a caller with a row of the access table.
-func permit(need need, p operator.Principal) error {
-	if p.MustChange && !need.before {
-		refused := newProblem(http.StatusForbidden, "change your one-time password first: POST /api/v1/session/password")
-		refused.Code = codePasswordChangeRequired
+func (a *API) permit(need need, p operator.Principal) error {
+	refuse := func(code, detail string) error {
+		refused := newProblem(http.StatusForbidden, detail)
+		refused.Code = code
 		return refused
+	}
+	switch {
+	case need.before:
+	case p.MustChange:
+		return refuse(codePasswordChangeRequired, "change your password first: POST /api/v1/session/password")
+	case p.MustSetUp:
+		return refuse(codeSecondFactorRequired, "set up a second factor first: POST /api/v1/session/second-factor")
 	}
 	if !p.Role.Allows(need.role) {
 		return fleet.Errorf(fleet.CodeForbidden, "this needs role %s; yours is %s", need.role, p.Role)
+	}
+	if need.fresh && p.TokenID == "" && a.deps.Clock().Sub(p.ProvedAt) > freshFor {
+		return refuse(codeProofRequired, "give your password again first: POST /api/v1/session/proof")
 	}
 	return nil
 }

@@ -13,7 +13,9 @@ func (a *API) signIn(ctx context.Context, in *signInInput) (*sessionOutput, erro
 	if done, ok := ctx.Value(keyAct).(*act); ok {
 		done.actor = name
 	}
-	p, secret, err := a.deps.Operators.SignIn(ctx, name, in.Body.Password, source(ctx))
+	p, secret, err := a.deps.Operators.Enter(ctx, operator.Credentials{
+		Name: name, Password: in.Body.Password, Code: in.Body.Code, Solution: in.Body.Challenge, Source: source(ctx), Agent: in.Agent,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -21,9 +23,15 @@ func (a *API) signIn(ctx context.Context, in *signInInput) (*sessionOutput, erro
 }
 
 func sessionView(p operator.Principal) Session {
-	return Session{
+	out := Session{
 		Operator: Person{Name: p.Name, Role: p.Role}, MustChangePassword: p.MustChange, ExpiresAt: p.ExpiresAt, Token: p.TokenName,
+		MustSetUpSecondFactor: p.MustSetUp, SecondFactor: p.Factor, RecoveryCodesLeft: p.Recovery, ProvedAt: p.ProvedAt,
+		Notices: []AccountNotice{}, Scope: p.Scope,
 	}
+	for _, n := range p.Notices {
+		out.Notices = append(out.Notices, AccountNotice(n))
+	}
+	return out
 }
 
 func (a *API) getSession(ctx context.Context, _ *noInput) (*currentSessionOutput, error) {
@@ -48,6 +56,7 @@ func (a *API) changePassword(ctx context.Context, in *passwordInput) (*sessionOu
 func operatorView(o operator.Operator) Operator {
 	return Operator{
 		Name: o.Name, Role: o.Role, MustChangePassword: o.MustChange, CreatedAt: o.CreatedAt, CreatedBy: o.CreatedBy, LastSignInAt: o.LastSignInAt,
+		Disabled: o.Disabled, Scope: o.Scope, SecondFactor: o.TOTP != "",
 	}
 }
 
@@ -65,7 +74,7 @@ func (a *API) listOperators(ctx context.Context, _ *noInput) (*operatorsOutput, 
 
 func (a *API) addOperator(ctx context.Context, in *addOperatorInput) (*addOperatorOutput, error) {
 	note(ctx, in.Body.Name, nil, in.Body)
-	o, password, err := a.deps.Operators.Add(ctx, caller(ctx).Name, in.Body.Name, in.Body.Role)
+	o, password, err := a.deps.Operators.AddScoped(ctx, caller(ctx).Name, in.Body.Name, in.Body.Role, in.Body.Scope)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +83,7 @@ func (a *API) addOperator(ctx context.Context, in *addOperatorInput) (*addOperat
 
 func tokenView(t operator.Token) Token {
 	return Token{
-		ID: t.ID, Name: t.Name, Role: t.Role, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt,
+		ID: t.ID, Name: t.Name, Role: t.Role, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt, Scope: t.Scope,
 	}
 }
 
@@ -95,7 +104,7 @@ func (a *API) listTokens(ctx context.Context, _ *noInput) (*tokensOutput, error)
 }
 
 func (a *API) createToken(ctx context.Context, in *createTokenInput) (*createTokenOutput, error) {
-	t, secret, err := a.deps.Operators.CreateToken(ctx, caller(ctx), in.Body.Name, in.Body.Role, time.Duration(in.Body.Days)*24*time.Hour)
+	t, secret, err := a.deps.Operators.CreateScopedToken(ctx, caller(ctx), in.Body.Name, in.Body.Role, time.Duration(in.Body.Days)*24*time.Hour, in.Body.Scope)
 	if err != nil {
 		note(ctx, in.Body.Name, nil, nil)
 		return nil, err

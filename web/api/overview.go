@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cordon/internal/fleet"
+	"cordon/internal/operator"
 )
 
 const (
@@ -18,13 +19,20 @@ const (
 )
 
 func (a *API) getOverview(ctx context.Context, _ *noInput) (*overviewOutput, error) {
-	s := a.view.get(ctx)
+	p := caller(ctx)
+	s := a.view.of(ctx, p)
 	now := a.deps.Clock().UTC()
 	out := Overview{
 		At: now, Fleet: s.health, Incidents: s.incidents, Quarantine: s.quarantine, Ingest: a.view.ingest(ctx),
 		Cells: filled(s.cells), IncidentsPerHour: []IncidentsInHour{}, Stages: a.stages(ctx),
 	}
 	out.Ingest.Series = filled(out.Ingest.Series)
+	if p.Scoped() { // counted for the whole fleet only
+		out.Ingest = IngestHealth{Series: []RatePoint{}}
+		out.Changes = a.changes(p)
+		out.Todo = todo(s, out, now)
+		return &overviewOutput{Body: out}, nil
+	}
 	hours, err := a.deps.History.IncidentsPerHour(ctx, now.Add(-24*time.Hour).Truncate(time.Hour), now)
 	if err != nil {
 		a.deps.Log.Debug("incidents per hour were not read", "error", err)
@@ -32,14 +40,15 @@ func (a *API) getOverview(ctx context.Context, _ *noInput) (*overviewOutput, err
 	for _, h := range hours {
 		out.IncidentsPerHour = append(out.IncidentsPerHour, IncidentsInHour{Hour: h.Hour, Severity: h.Severity, Count: h.Count})
 	}
-	out.Changes = a.changes()
+	out.Changes = a.changes(p)
 	out.Todo = todo(s, out, now)
 	return &overviewOutput{Body: out}, nil
 }
 
 // changes gathers what happened lately from the newest incidents, the
 // quarantines and the rules.
-func (a *API) changes() []Change {
+func (a *API) changes(p operator.Principal) []Change {
+	sees := a.sees(p)
 	changes := []Change{}
 	say := func(at time.Time, link, format string, args ...any) {
 		if !at.IsZero() {
@@ -51,12 +60,18 @@ func (a *API) changes() []Change {
 		a.deps.Log.Warn("incidents were not read", "error", err)
 	}
 	for _, i := range newest.Items {
+		if !sees(i.Device) {
+			continue
+		}
 		link := "/incidents/" + i.ID
 		say(i.OpenedAt, link, "%s opened on %s: %s", i.ID, i.Device, i.Title)
 		say(i.AcknowledgedAt, link, "%s acknowledged by %s", i.ID, i.AcknowledgedBy)
 		say(i.ResolvedAt, link, "%s resolved by %s", i.ID, i.ResolvedBy)
 	}
 	for _, q := range a.deps.Quarantines.List() {
+		if !sees(q.Device) {
+			continue
+		}
 		link := "/devices/" + q.Device
 		if !q.ConfirmedAt.IsZero() {
 			say(q.ConfirmedAt, link, "%s quarantined (%s) by %s, proven", q.Device, q.Level, q.Actor)

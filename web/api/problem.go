@@ -11,6 +11,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"cordon/internal/fleet"
+	"cordon/internal/operator"
 )
 
 // Problem is an RFC 9457 problem document. Code is stable and for programs,
@@ -30,6 +31,11 @@ type Problem struct {
 // Codes that only this package gives.
 const (
 	codePasswordChangeRequired = "password_change_required"
+	codeSecondFactorRequired   = "second_factor_setup_required"
+	codeSecondFactorCode       = "second_factor_required"
+	codeChallengeRequired      = "challenge_required"
+	codeProofRequired          = "proof_required"
+	codeChanged                = "changed_meanwhile"
 	codeInternal               = "internal"
 )
 
@@ -56,6 +62,7 @@ var codes = map[int]string{
 	http.StatusRequestTimeout:        "timeout",
 	http.StatusConflict:              string(fleet.CodeConflict),
 	http.StatusRequestEntityTooLarge: "too_large",
+	http.StatusPreconditionFailed:    codeChanged,
 	http.StatusUnsupportedMediaType:  "unsupported_media_type",
 	http.StatusMisdirectedRequest:    "misdirected",
 	http.StatusTooManyRequests:       string(fleet.CodeTooMany),
@@ -124,6 +131,12 @@ func problem(ctx context.Context, log *slog.Logger, err error) *Problem {
 			p.Errors = []*huma.ErrorDetail{{Message: known.Message, Location: known.Field}}
 		}
 		p.RequestID = requestID(ctx)
+		var delay *operator.DelayError
+		if errors.Is(err, operator.ErrSecondFactor) {
+			p.Code = codeSecondFactorCode
+		} else if errors.As(err, &delay) && delay.Challenge {
+			p.Code = codeChallengeRequired
+		}
 		var later retryAfter
 		if errors.As(err, &later) {
 			p.header = http.Header{"Retry-After": {strconv.Itoa(later.RetryAfterSeconds())}}

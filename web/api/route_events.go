@@ -93,7 +93,14 @@ const coalesce = 150 * time.Millisecond
 func (a *API) streamEvents(ctx context.Context, in *eventsInput, send sse.Sender) {
 	p := caller(ctx)
 	since, _ := strconv.ParseUint(in.LastEventID, 10, 64) // rubbish counts as new
-	c, err := a.hub.join(p.Name, since)
+	var sees func(string) bool
+	if p.Scoped() {
+		sees = func(device string) bool { // asked anew each time: a device may move
+			d, ok := a.deps.Devices.Get(device)
+			return ok && p.Sees(d)
+		}
+	}
+	c, err := a.hub.join(p.Name, since, sees)
 	if err != nil {
 		// The stream has begun; the client waits as long as it is told.
 		_ = send(sse.Message{Data: ReloadEvent{Reason: err.Error()}, Retry: 60_000})
@@ -115,6 +122,9 @@ func (a *API) streamEvents(ctx context.Context, in *eventsInput, send sse.Sender
 		case <-heartbeat.C:
 			if _, err := a.deps.Operators.Recheck(ctx, p); err != nil {
 				return // the session ended; connecting again says so
+			}
+			if p.Scoped() && send.Data(a.status(ctx)) != nil {
+				return
 			}
 			if send.Data(HeartbeatEvent{At: a.deps.Clock().UTC()}) != nil {
 				return

@@ -9,7 +9,8 @@ import (
 
 type (
 	signInInput struct {
-		Body SignInRequest
+		Agent string `header:"User-Agent" maxLength:"1000" hidden:"true"`
+		Body  SignInRequest
 	}
 	sessionOutput struct {
 		SetCookie http.Cookie `header:"Set-Cookie"`
@@ -42,6 +43,9 @@ type (
 type SignInRequest struct {
 	Name     string `json:"name" minLength:"1" maxLength:"64"`
 	Password string `json:"password" minLength:"1" maxLength:"256" format:"password"`
+	Code     string `json:"code,omitempty" maxLength:"32" doc:"Of the second factor, or a recovery code: after the answer second_factor_required."`
+
+	Challenge string `json:"challenge,omitempty" maxLength:"2048" doc:"The solved challenge (base64, as the ALTCHA widget gives it): after the answer challenge_required."`
 }
 
 // PasswordRequest changes one's own password.
@@ -62,6 +66,19 @@ type Session struct {
 	MustChangePassword bool      `json:"must_change_password" doc:"Until then every other route answers 403 password_change_required."`
 	ExpiresAt          time.Time `json:"expires_at,omitzero"`
 	Token              string    `json:"token,omitempty" doc:"The name of the API token, when one was used."`
+
+	MustSetUpSecondFactor bool            `json:"must_set_up_second_factor" doc:"Until then every other route answers 403 second_factor_setup_required."`
+	SecondFactor          bool            `json:"second_factor"`
+	RecoveryCodesLeft     int             `json:"recovery_codes_left"`
+	ProvedAt              time.Time       `json:"proved_at,omitzero" doc:"When the password was last given; acts that need it to be at most 15 minutes ago answer 403 proof_required."`
+	Notices               []AccountNotice `json:"notices" doc:"What happened to the account, newest first."`
+	Scope                 operator.Scope  `json:"scope" doc:"The part of the fleet that this operator sees; {}: all of it."`
+}
+
+// AccountNotice says what happened to one's account.
+type AccountNotice struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
 }
 
 // Operator is an operator as an administrator sees one.
@@ -72,6 +89,10 @@ type Operator struct {
 	CreatedAt          time.Time     `json:"created_at"`
 	CreatedBy          string        `json:"created_by"`
 	LastSignInAt       time.Time     `json:"last_sign_in_at,omitzero"`
+
+	Disabled     bool           `json:"disabled"`
+	Scope        operator.Scope `json:"scope"`
+	SecondFactor bool           `json:"second_factor"`
 }
 
 // OperatorList lists operators.
@@ -85,6 +106,8 @@ type OperatorList struct {
 type OperatorRequest struct {
 	Name string        `json:"name" minLength:"2" maxLength:"64" pattern:"^[a-z][a-z0-9_-]*$"`
 	Role operator.Role `json:"role"`
+
+	Scope operator.Scope `json:"scope,omitzero" doc:"The part of the fleet that they see; without it: all of it."`
 }
 
 // NewOperator is an operator with the one-time password, shown only once.
@@ -102,6 +125,8 @@ type Token struct {
 	CreatedBy  string        `json:"created_by"`
 	ExpiresAt  time.Time     `json:"expires_at,omitzero"`
 	LastUsedAt time.Time     `json:"last_used_at,omitzero"`
+
+	Scope operator.Scope `json:"scope"`
 }
 
 // TokenList lists tokens.
@@ -116,6 +141,8 @@ type TokenRequest struct {
 	Name string        `json:"name" minLength:"1" maxLength:"64"`
 	Role operator.Role `json:"role" doc:"At most one's own role."`
 	Days int           `json:"days,omitempty" minimum:"1" maximum:"366" default:"90" doc:"How long it is good for."`
+
+	Scope operator.Scope `json:"scope,omitzero" doc:"Besides one's own."`
 }
 
 // NewToken is a token with its secret, shown only once.
