@@ -240,3 +240,6 @@ func (r *Registry) RetireAuthority(ctx context.Context, id, actor, reason string
 	r.deps.Log.Info("certificate authority retired", "authority", id, "actor", actor, "reason", reason, "revoked", len(revoked))
 	return revoked, nil
 }
+
+// Dir is the directory of the keys.
+func (ca *CA) Dir() string { return ca.dir }

@@ -82,8 +82,8 @@ func (ca *CA) trusts(root *x509.Certificate) bool {
 
 const (
 	credentialPrefix  = "cordon_device_"
-	credentialEntropy = 32 // random bytes
-	credentialSerial  = "credential-"
+	credentialEntropy = 32            // random bytes
+	credentialSerial  = "credential-" //nolint:gosec // a prefix
 	hashDigits        = 40
 )
 
