@@ -22,6 +22,9 @@ func lockData(dir string) (unlock func(), err error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("data directory %s can be read by others (mode %o); say: chmod 700 %s", dir, info.Mode().Perm(), dir)
 	}
+	if err := checkSpace(dir); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, "lock")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -40,7 +43,7 @@ func lockData(dir string) (unlock func(), err error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("write lock: %w (is the disk full?)", err)
+		return nil, fmt.Errorf("write lock: %w", err)
 	}
 	return func() { file.Close() }, nil
 }
