@@ -121,31 +121,41 @@ func (h *histogram) halve() {
 	h.Count = split
 }
 
-// surprise is minus the decimal logarithm of the tail probability of x, and
-// whether x lies where nothing was seen before. floor is the least scale of
-// the tail.
-func (h *histogram) surprise(x, floor float64) (s float64, outside bool) {
+// surprise is how improbable a value is: minus the decimal logarithm of its
+// tail probability, in two parts.
+type surprise struct {
+	inside  float64 // by rank among what was seen
+	beyond  float64 // by distance from all of it
+	outside bool    // nothing like it was seen before
+}
+
+// novelty compresses the part that rests on the tail's form: it ranks values
+// of streams whose tails differ.
+func (s surprise) novelty() float64 { return s.inside + math.Log10(1+10*s.beyond) }
+
+// surprise of x; floor is the least scale of the tail.
+func (h *histogram) surprise(x, floor float64) surprise {
 	if h.N == 0 {
-		return 0, false
+		return surprise{}
 	}
 	n := float64(h.N)
 	if h.Width == 0 {
 		if x == h.First {
-			return 0, false
+			return surprise{}
 		}
-		return math.Log10(n+1) + tail(math.Abs(x-h.First), floor), true
+		return surprise{math.Log10(n + 1), tail(math.Abs(x-h.First), floor), true}
 	}
 	b := h.bin(x)
 	if b >= 0 && b < bins {
 		if uint32(h.Count[b])*common > h.N {
-			return 0, false
+			return surprise{}
 		}
 		if s := h.rarer(b); s > 0 {
-			return math.Log10((n + 1) / (float64(s) + 0.5)), false
+			return surprise{inside: math.Log10((n + 1) / (float64(s) + 0.5))}
 		}
 	}
 	gap, scale := h.outside(b)
-	return math.Log10(n+1) + math.Log10(2) + tail(float64(gap)*h.Width, max(scale*h.Width, floor)), true
+	return surprise{math.Log10(2 * (n + 1)), tail(float64(gap)*h.Width, max(scale*h.Width, floor)), true}
 }
 
 // common: a bin with over one of so many values is no surprise, and need not be

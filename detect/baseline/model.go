@@ -1,9 +1,6 @@
 package baseline
 
-import (
-	"math"
-	"math/bits"
-)
+import "math"
 
 // Settings are the constants of the mechanism: one set for every stream.
 type Settings struct {
@@ -17,14 +14,18 @@ type Settings struct {
 	ReadySpan  int64   // seconds of history before a stream is ready
 	Quiet      int64   // seconds without a new extreme after which an excursion is over and remembered
 	Adopt      int64   // seconds after which an excursion is the new normal
+	Early      uint32  // values from which novelty is told, for charts and scores
 }
 
 // DefaultSettings are used everywhere.
 func DefaultSettings() Settings {
-	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 49 * 3600, Quiet: 3600, Adopt: 12 * 3600}
+	return Settings{LevelSpan: 4000, ScaleSpan: 500, SlowSpan: 24, Clip: 4, SeasonRate: 0.08, Needed: 100, DaySpan: 24 * 3600, ReadySpan: 49 * 3600, Quiet: 3600, Adopt: 12 * 3600, Early: 60}
 }
 
 const hours = 24
+
+// nearSpan is how many readings the expectation of the first day averages over.
+const nearSpan = 12.0
 
 // mostValue bounds readings, so that sums and float32 means stay finite.
 const mostValue = 1e36
@@ -38,6 +39,7 @@ type Model struct {
 	Level   float64
 	Scale   float64
 	Slow    float64
+	near    float64        // mean of late, until the day is known
 	Season  [hours]float32 // mean minus level, by local hour
 	Spread  [hours]float32 // mean size of the residual in that hour
 	Seen    [hours]uint8   // days seen, saturating
@@ -48,58 +50,17 @@ type Model struct {
 	size   float64 // of sizes of residuals
 	count  uint32
 
-	fast histogram // of residuals
-	slow histogram // of their slow mean
-	days uint8     // 0: the daily cycle is unseen; 1: seen once, residuals are being counted; 2: long enough
-	away excursion
+	fast histogram  // of residuals
+	slow histogram  // of their slow mean
+	days uint8      // 0: the daily cycle is unseen; 1: seen once, residuals are being counted; 2: long enough
+	away *excursion // nil outside of one
 }
-
-// excursion is a time in which a stream shows what it never showed before.
-// Its values do not teach while it lasts; once it is over a few of them do.
-type excursion struct {
-	First, Last int64 // Unix seconds; First is 0 outside of one
-	Count       uint32
-	Fast        [kept]float32 // a spread sample of its residuals
-	SlowLow     float32
-	SlowHigh    float32
-	Wild        uint16  // readings that were new themselves, not only their mean
-	Calm        uint16  // usual readings in a row since
-	CalmSum     float64 // of their residuals
-}
-
-// settle keeps the slow mean from remembering a wild excursion long after it
-// ended: some usual readings in a row replace it by their own mean.
-func (x *excursion) settle(wild bool, e, slow float64) float64 {
-	if x.First == 0 {
-		return slow
-	}
-	if wild {
-		x.Wild = min(x.Wild+1, 1000)
-		x.Calm, x.CalmSum = 0, 0
-		return slow
-	}
-	x.Calm++
-	x.CalmSum += e
-	if x.Wild < leastWild || x.Calm < calmReadings {
-		return slow
-	}
-	slow = x.CalmSum / float64(x.Calm)
-	x.Wild, x.Calm, x.CalmSum = 0, 0, 0
-	return slow
-}
-
-const (
-	leastWild    = 3
-	calmReadings = 12
-)
-
-// kept is how many values of an excursion are remembered.
-const kept = 6
 
 // Judgement is what a model says about one reading.
 type Judgement struct {
 	Ready    bool
 	Surprise float64 // minus the decimal logarithm of the tail probability
+	Novelty  float64 // the same with the tail beyond everything seen compressed, for ranking; told before the model is ready
 	Center   float64 // expected
 	Residual float64
 	Slow     float64 // mean residual of late
@@ -131,95 +92,75 @@ func (m *Model) Observe(s *Settings, at int64, local int32, x float64, teach boo
 		if !teach {
 			return Judgement{Center: x}
 		}
-		m.Started, m.Level, m.hour = at, x, int8(hour)
+		m.Started, m.Level, m.near, m.hour = at, x, x, int8(hour)
 	}
 	center := m.Level + m.season(second)
+	if m.days == 0 { // the day is not known yet: expect what was seen of late
+		center = m.near
+	}
 	ratio := m.ratio(second)
 	e := (x - center) / ratio
 	slow := m.Slow + max(1/s.SlowSpan, 1/float64(m.fast.N+1))*(e-m.Slow)
 	j := Judgement{Center: center, Residual: e, Slow: slow, Ratio: ratio, Up: e > 0}
 	newFast, newSlow := m.judge(s, &j, e, slow)
-	if teach {
+	if !teach {
+		return j
+	}
+	switch outside := newFast || newSlow; {
+	case m.away == nil && outside && j.Ready:
+		m.depart(at)
+	case m.away == nil:
+	case m.away.over(s, at, outside):
+		m.arrive()
+	case outside:
+		m.away.Last = at
+	}
+	if m.away != nil && m.away.Disputed {
 		slow = m.away.settle(newFast, e, slow)
-		if (newFast || newSlow) && j.Ready && m.depart(s, at, e, slow) {
+		if newFast || newSlow {
+			m.away.keep(e, slow)
 			m.N++
-			m.last = at
-			m.Slow = slow
+			m.last, m.Slow = at, slow
 			return j
 		}
-		m.arrive(s, at)
-		m.learn(s, at, hour, x, e, slow, ratio)
 	}
+	m.learn(s, at, hour, x, e, slow, ratio)
 	return j
 }
 
 // judge fills in the surprise and says whether the reading, and the mean of
 // late, lie where nothing was seen before.
 func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newSlow bool) {
-	if m.fast.N < s.Needed {
+	if m.fast.N < min(s.Early, s.Needed) {
 		return false, false
 	}
 	j.Ready = m.Ready(s)
 	floor := math.Abs(j.Center) * 1e-9
-	var a, b float64
-	a, newFast = m.fast.surprise(e, floor)
-	b, newSlow = m.slow.surprise(slow, floor)
-	if a == 0 && b == 0 {
-		return newFast, newSlow
+	a := m.fast.surprise(e, floor)
+	b := m.slow.surprise(slow, floor)
+	j.Novelty = math.Hypot(a.novelty(), b.novelty())
+	if m.away != nil {
+		a = m.away.Fast.surprise(a, e, m.fast.N, floor)
+		b = m.away.Slow.surprise(b, slow, m.slow.N, floor)
 	}
-	j.Surprise = math.Sqrt(a*a + b*b)
+	if a.inside+a.beyond == 0 && b.inside+b.beyond == 0 {
+		return a.outside, b.outside
+	}
+	// Days differ; by how much, a few days say little: tails are wider at first.
+	days := float64(max(m.last-m.Started, 86400)) / 86400
+	a.beyond /= 1 + youngFast/days
+	b.beyond /= 1 + youngSlow/days
+	j.Surprise = math.Hypot(a.inside+a.beyond, b.inside+b.beyond)
 	if j.Surprise < 2 {
-		return newFast, newSlow
+		return a.outside, b.outside
 	}
-	if b > a {
+	if b.inside+b.beyond > a.inside+a.beyond {
 		j.Shift = true
 		j.Up = slow > m.slow.quantile(0.5)
 	} else {
 		j.Up = e > m.fast.quantile(0.5)
 	}
-	return newFast, newSlow
-}
-
-// depart notes a reading of an excursion. False once the excursion has lasted
-// so long that it is the new normal.
-func (m *Model) depart(s *Settings, at int64, e, slow float64) bool {
-	x := &m.away
-	if x.First == 0 {
-		*x = excursion{First: at, SlowLow: float32(slow), SlowHigh: float32(slow)}
-	}
-	if at-x.First >= s.Adopt {
-		return false
-	}
-	x.Last = at
-	// Every value while there is room, then ever rarer ones in turn.
-	if n := x.Count; n < kept || n&(n-1) == 0 {
-		x.Fast[spread(n)] = float32(e)
-	}
-	x.Count++
-	x.SlowLow, x.SlowHigh = min(x.SlowLow, float32(slow)), max(x.SlowHigh, float32(slow))
-	return true
-}
-
-func spread(n uint32) int {
-	if n < kept {
-		return int(n)
-	}
-	return bits.Len32(n) % kept
-}
-
-// arrive ends an excursion after a quiet time: what it showed is known from
-// then on, so that a once-a-day job is strange once.
-func (m *Model) arrive(s *Settings, at int64) {
-	x := &m.away
-	if x.First == 0 || at-x.First < s.Adopt && at-x.Last < s.Quiet {
-		return
-	}
-	for _, e := range x.Fast[:min(x.Count, kept)] {
-		m.fast.add(float64(e))
-	}
-	m.slow.add(float64(x.SlowLow))
-	m.slow.add(float64(x.SlowHigh))
-	*x = excursion{}
+	return a.outside, b.outside
 }
 
 func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow, ratio float64) {
@@ -233,13 +174,18 @@ func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow, ratio float64
 	clipped := min(max(e, -limit), limit)
 	m.Scale += max(1/s.ScaleSpan, 1/n) * (math.Abs(clipped) - m.Scale)
 	m.collect(s, hour, x-m.Level, limit*ratio, math.Abs(clipped)*ratio)
-	m.Level += max(1/s.LevelSpan, 1/n) * clipped * ratio
+	if m.days == 0 {
+		m.near += max(1/nearSpan, 1/n) * (x - m.near)
+	} else {
+		m.Level += max(1/s.LevelSpan, 1/n) * clipped * ratio
+	}
 	m.Slow = slow
 	m.fast.add(e)
 	m.slow.add(slow)
 	if m.days == 0 && at-m.Started >= s.DaySpan {
 		m.days = 1
-		m.fast, m.slow, m.Slow = histogram{}, histogram{}, 0
+		m.settleLevel()
+		m.Slow = 0
 		for i := range m.Spread {
 			m.Spread[i] = float32(m.Scale)
 		}
@@ -247,6 +193,29 @@ func (m *Model) learn(s *Settings, at int64, hour int, x, e, slow, ratio float64
 	}
 	if m.days == 1 && at-m.Started >= s.ReadySpan {
 		m.days = 2
+	}
+}
+
+// settleLevel moves the mean of the first day's cycle, which was taken
+// relative to the first reading, into the level.
+func (m *Model) settleLevel() {
+	mean, n := 0.0, 0
+	for i, seen := range m.Seen {
+		if seen > 0 {
+			mean += float64(m.Season[i])
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	mean /= float64(n)
+	m.Level += mean
+	m.sum -= mean * float64(m.count)
+	for i, seen := range m.Seen {
+		if seen > 0 {
+			m.Season[i] -= float32(mean)
+		}
 	}
 }
 
@@ -305,6 +274,13 @@ func (m *Model) meanSpread() {
 	m.spread = sum / hours
 }
 
+// How much wider than seen a tail is believed to be after one day: days differ
+// in their means more than in their scatter.
+const (
+	youngFast = 1.0
+	youngSlow = 5.0
+)
+
 // reach is how many hours to each side learn from an hour's scatter.
 const reach = 2
 
@@ -341,11 +317,20 @@ func (m *Model) ratio(second int64) float64 {
 		other, part = (hour+hours-1)%hours, -part
 	}
 	own += part * (float64(m.Spread[other]) - own)
-	return min(max(own/m.spread, 1/maxRatio), maxRatio)
+	// Only a clear difference is believed, and only what exceeds that.
+	switch q := own / m.spread; {
+	case q > clearRatio:
+		return min(q, maxRatio) / clearRatio
+	case q < 1/clearRatio:
+		return max(q, 1/maxRatio) * clearRatio
+	}
+	return 1
 }
 
-// maxRatio bounds how far an hour's scatter is believed to differ.
-const maxRatio = 4
+const (
+	clearRatio = 1.35 // differences of scatter below this are accidents
+	maxRatio   = 4    // bounds how far an hour's scatter is believed to differ
+)
 
 // Ready says whether the model has learned enough to judge.
 func (m *Model) Ready(s *Settings) bool { return m.days > 1 && m.fast.N >= s.Needed }
@@ -363,22 +348,39 @@ func (m *Model) PerDay() float64 {
 func (m *Model) Band(at int64, local int32) (low, center, high float64) {
 	second := mod(at+int64(local), 86400)
 	center = m.Level + m.season(second)
+	if m.days == 0 {
+		center = m.near
+	}
 	if m.fast.N == 0 {
 		return center, center, center
 	}
+	low, high = m.central(false)
 	ratio := m.ratio(second)
-	return center + m.fast.quantile(0.0005)*ratio, center, center + m.fast.quantile(0.9995)*ratio
+	return center + low*ratio, center, center + high*ratio
 }
 
 // Expected is the range that holds the central 99.9 % of what was learned,
 // around the judgement's centre: of readings, or of their slow mean where
 // that is what is strange.
 func (m *Model) Expected(j Judgement) (low, high float64) {
-	h := &m.fast
-	if j.Shift {
+	low, high = m.central(j.Shift)
+	return j.Center + low*j.Ratio, j.Center + high*j.Ratio
+}
+
+// central is the range of the central 99.9 % of residuals, or of their slow
+// means. What an excursion shows is not expected.
+func (m *Model) central(slow bool) (low, high float64) {
+	h, known := &m.fast, edges{Low: math.Inf(-1), High: math.Inf(1)}
+	if slow {
 		h = &m.slow
 	}
-	return j.Center + h.quantile(0.0005)*j.Ratio, j.Center + h.quantile(0.9995)*j.Ratio
+	if m.away != nil {
+		if known = m.away.Fast; slow {
+			known = m.away.Slow
+		}
+	}
+	low = min(max(h.quantile(0.0005), known.Low), known.High)
+	return low, min(max(h.quantile(0.9995), low), known.High)
 }
 
 // Hours is how many hours of the day have been seen.

@@ -11,7 +11,6 @@ type Speaker struct {
 
 const (
 	speakStep   = 0.25 // how much larger the next must be
-	speakGrowth = 1.3  // … and by what factor
 	speakHold   = 100  // readings
 	speakFloor  = 3.0  // surprises from here on cost budget
 	speakCost   = 0.15
@@ -23,13 +22,13 @@ func (s *Speaker) Speak(surprise float64) float64 {
 	y := surprise - s.Budget
 	s.Budget -= s.Budget * speakRefund
 	if y > s.Held {
-		s.Held, s.Hold = max(y+speakStep, y*speakGrowth), speakHold
+		s.Held, s.Hold = y+speakStep, speakHold
 		if y >= speakFloor {
 			s.Budget += speakCost
 		}
 		return max(y, 0)
 	}
-	if s.Hold > 0 && surprise < speakFloor { // what goes on is not news
+	if s.Hold > 0 {
 		s.Hold--
 	}
 	if s.Hold == 0 {

@@ -10,6 +10,7 @@ func (m *Model) Encode(w *wire.Writer) {
 	w.Float(m.Level)
 	w.Float(m.Scale)
 	w.Float(m.Slow)
+	w.Float(m.near)
 	for i := range m.Season {
 		w.Float32(m.Season[i])
 		w.Float32(m.Spread[i])
@@ -22,20 +23,10 @@ func (m *Model) Encode(w *wire.Writer) {
 	w.Uint(uint64(m.days))
 	m.fast.encode(w)
 	m.slow.encode(w)
-	w.Int(m.away.First)
-	if m.away.First == 0 {
-		return
+	w.Bool(m.away != nil)
+	if m.away != nil {
+		m.away.encode(w)
 	}
-	w.Int(m.away.Last)
-	w.Uint(uint64(m.away.Count))
-	for _, v := range m.away.Fast {
-		w.Float32(v)
-	}
-	w.Float32(m.away.SlowLow)
-	w.Float32(m.away.SlowHigh)
-	w.Uint(uint64(m.away.Wild))
-	w.Uint(uint64(m.away.Calm))
-	w.Float(m.away.CalmSum)
 }
 
 // Decode reads a model's state.
@@ -46,6 +37,7 @@ func (m *Model) Decode(r *wire.Reader) {
 	m.Level = r.Float()
 	m.Scale = r.Float()
 	m.Slow = r.Float()
+	m.near = r.Float()
 	for i := range m.Season {
 		m.Season[i] = r.Float32()
 		m.Spread[i] = r.Float32()
@@ -59,19 +51,50 @@ func (m *Model) Decode(r *wire.Reader) {
 	m.meanSpread()
 	m.fast.decode(r)
 	m.slow.decode(r)
-	if m.away.First = r.Int(); m.away.First == 0 {
-		return
+	if r.Bool() {
+		m.away = &excursion{}
+		m.away.decode(r)
 	}
-	m.away.Last = r.Int()
-	m.away.Count = uint32(r.Uint())
-	for i := range m.away.Fast {
-		m.away.Fast[i] = r.Float32()
+}
+
+func (x *excursion) encode(w *wire.Writer) {
+	w.Int(x.First)
+	w.Int(x.Last)
+	for _, v := range x.floats() {
+		w.Float(*v)
 	}
-	m.away.SlowLow = r.Float32()
-	m.away.SlowHigh = r.Float32()
-	m.away.Wild = uint16(r.Uint())
-	m.away.Calm = uint16(r.Uint())
-	m.away.CalmSum = r.Float()
+	w.Bool(x.Disputed)
+	w.Uint(uint64(x.Count))
+	for _, v := range x.Kept {
+		w.Float32(v)
+	}
+	w.Float32(x.SlowLow)
+	w.Float32(x.SlowHigh)
+	w.Uint(uint64(x.Wild))
+	w.Uint(uint64(x.Calm))
+}
+
+func (x *excursion) decode(r *wire.Reader) {
+	x.First = r.Int()
+	x.Last = r.Int()
+	for _, v := range x.floats() {
+		*v = r.Float()
+	}
+	x.Disputed = r.Bool()
+	x.Count = uint32(r.Uint())
+	for i := range x.Kept {
+		x.Kept[i] = r.Float32()
+	}
+	x.SlowLow = r.Float32()
+	x.SlowHigh = r.Float32()
+	x.Wild = uint16(r.Uint())
+	x.Calm = uint16(r.Uint())
+}
+
+func (x *excursion) floats() []*float64 {
+	return []*float64{
+		&x.Fast.Low, &x.Fast.High, &x.Fast.Down, &x.Fast.Up, &x.Slow.Low, &x.Slow.High, &x.Slow.Down, &x.Slow.Up, &x.CalmSum,
+	}
 }
 
 func (h *histogram) encode(w *wire.Writer) {

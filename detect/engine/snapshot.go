@@ -14,7 +14,7 @@ import (
 )
 
 // stateVersion names the format; state of another version is refused.
-const stateVersion = 2
+const stateVersion = 3
 
 // magic begins every snapshot.
 const magic = "cordon-detect"

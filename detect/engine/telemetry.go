@@ -147,6 +147,7 @@ func (e *Engine) judge(d *device, s *stream, b *bound, j baseline.Judgement, at 
 	switch b.latch.Step(strange, at, a.Sustained, a.ClearAfter) {
 	case threshold.Raise:
 		b.last, b.peak = at, j.Surprise
+		s.model.Dispute()
 		e.raiseBaseline(d, s, b, j, at, value, r)
 	case threshold.Clear:
 		b.last = at

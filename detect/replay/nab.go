@@ -106,13 +106,10 @@ type scorer struct {
 
 func newScorer(settings baseline.Settings) *scorer { return &scorer{settings: settings} }
 
-// score is in [0, 1]: a tenth of the surprise that is worth saying.
+// score is in [0, 1]: a tenth of the novelty that is worth saying.
 func (d *scorer) score(at int64, value float64) float64 {
 	j := d.model.Observe(&d.settings, at, 0, value, true)
-	if !j.Ready { // as live: what is not learned yet is not judged
-		j.Surprise = 0
-	}
-	return math.Round(min(1, d.speaker.Speak(j.Surprise)/10)*1e6) / 1e6
+	return math.Round(min(1, d.speaker.Speak(j.Novelty)/10)*1e6) / 1e6
 }
 
 // Detect scores a labelled series with the production model.
