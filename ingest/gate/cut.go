@@ -208,16 +208,16 @@ func (e *enforcer) look(ctx context.Context, q fleet.Quarantine, since time.Time
 	return proofs, kicked, nil
 }
 
-// letIn ends what a released restriction left behind: connections on
+// unrestrict ends what a released restriction left behind: connections on
 // restricted permissions are kicked so that the device comes back with its
 // own.
-func (e *enforcer) letIn(ctx context.Context, device string) {
+func (e *enforcer) unrestrict(ctx context.Context, device string) {
 	live, _, err := e.g.deps.Bus.Live(ctx, device)
 	if err != nil {
 		e.g.deps.Log.Warn("restricted connections are not ended yet", "device", device, "error", err)
 		return // reconciling does it
 	}
-	if e.current(device).q.Active() {
+	if q := e.current(device).q; q.Active() && q.Level != fleet.Observe {
 		return
 	}
 	var targets []fleet.Connection

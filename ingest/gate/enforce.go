@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -150,7 +151,7 @@ func (e *enforcer) store(ctx context.Context, ent entry) {
 		e.group.Go(func() { e.work(ctx, device) })
 	case old.q.Active() && !ent.q.Active():
 		delete(e.refusals, device)
-		e.group.Go(func() { e.letIn(ctx, device) })
+		e.group.Go(func() { e.unrestrict(ctx, device) })
 	}
 }
 
@@ -205,9 +206,14 @@ func (e *enforcer) work(ctx context.Context, device string) {
 // moved, by its own hand or another's.
 func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	start := time.Now()
+	watch := stopwatch{last: start, steps: []fleet.Step{{Name: "noticed", TookMS: milliseconds(e.g.deps.Clock().Sub(ent.q.RequestedAt))}}}
 	kicked, err := e.cut(ctx, ent.q)
 	if err != nil {
 		return e.fail(ctx, ent, kicked, err)
+	}
+	watch.lap("cut")
+	if err := e.g.fault(FaultCut); err != nil {
+		return err
 	}
 	if ent.q.State == fleet.Requested {
 		ent, err = e.save(ctx, ent, func(q *fleet.Quarantine) {
@@ -216,6 +222,10 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 		})
 		if err != nil {
 			return ignoreMoved(err)
+		}
+		watch.lap("applied")
+		if err := e.g.fault(FaultApplied); err != nil {
+			return err
 		}
 	}
 	proofs, more, err := e.confirm(ctx, ent.q, start)
@@ -226,13 +236,24 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	if err != nil {
 		return e.fail(ctx, ent, kicked, err)
 	}
+	watch.lap("proven")
+	if err := e.g.fault(FaultProven); err != nil {
+		return err
+	}
 	e.fence(ctx, ent.q)
+	watch.lap("fenced")
+	if err := e.g.fault(FaultFenced); err != nil {
+		return err
+	}
 	ent, err = e.save(ctx, ent, func(q *fleet.Quarantine) {
 		q.State, q.ConfirmedAt, q.Failure = fleet.Confirmed, e.g.deps.Clock().UTC(), ""
-		q.Proof.Kicked, q.Proof.Brokers = merge(q.Proof.Kicked, kicked), proofs
+		q.Proof.Kicked, q.Proof.Brokers, q.Proof.Steps = merge(q.Proof.Kicked, kicked), proofs, watch.steps
 	})
 	if err != nil {
 		return ignoreMoved(err)
+	}
+	if ent.q.Level == fleet.Observe && ent.q.Follows != "" {
+		e.unrestrict(ctx, ent.q.Device) // it was held at restrict before
 	}
 	q := ent.q
 	e.g.metrics.confirm.Observe(q.ConfirmedAt.Sub(q.RequestedAt).Seconds())
@@ -240,6 +261,36 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 		"kicked", len(q.Proof.Kicked), "took", q.ConfirmedAt.Sub(q.RequestedAt))
 	return nil
 }
+
+// Points at which a test may break off (Config.Fault): the steps from
+// requested to confirmed.
+const (
+	FaultCut     = "cut"
+	FaultApplied = "applied"
+	FaultProven  = "proven"
+	FaultFenced  = "fenced"
+)
+
+func (g *Gate) fault(point string) error {
+	if g.cfg.Fault == nil {
+		return nil
+	}
+	return g.cfg.Fault(point)
+}
+
+// stopwatch tells how long each step took.
+type stopwatch struct {
+	last  time.Time
+	steps []fleet.Step
+}
+
+func (s *stopwatch) lap(name string) {
+	now := time.Now()
+	s.steps = append(s.steps, fleet.Step{Name: name, TookMS: milliseconds(now.Sub(s.last))})
+	s.last = now
+}
+
+func milliseconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e6) / 1e3 }
 
 // fail writes why a quarantine is not confirmed. It keeps denying, and the
 // caller tries again.

@@ -20,12 +20,13 @@ import (
 
 // Config holds the gate's times and limits.
 type Config struct {
-	PermissionLife time.Duration // of a user JWT; the certificate's end may come earlier
-	Concurrency    int           // authorization requests handled at once
-	ConfirmWithin  time.Duration // a quarantine not confirmed by then is failed, and retried
-	Settle         time.Duration // between the two looks at the brokers that confirm a quarantine
-	Reconcile      time.Duration // how often every connection is checked against registry and quarantines
-	TickEvery      time.Duration // distance of ticks on the FLEET log
+	PermissionLife time.Duration            // of a user JWT; the certificate's end may come earlier
+	Concurrency    int                      // authorization requests handled at once
+	ConfirmWithin  time.Duration            // a quarantine not confirmed by then is failed, and retried
+	Settle         time.Duration            // between the two looks at the brokers that confirm a quarantine
+	Reconcile      time.Duration            // how often every connection is checked against registry and quarantines
+	TickEvery      time.Duration            // distance of ticks on the FLEET log
+	Fault          func(point string) error // for tests: an error breaks off at the point
 }
 
 // DefaultConfig suits a fleet of 100,000 devices on one node.
