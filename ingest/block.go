@@ -4,8 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"cordon/ingest/codec"
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
@@ -31,7 +29,6 @@ type block struct {
 	void     []span          // behind the fence of a quarantine
 	historic map[string]bool // devices that count as historic
 	receipts []receipt
-	ack      jetstream.Msg
 	filter   []byte // state of the filter behind this block, when it is to be written
 }
 
@@ -77,7 +74,7 @@ func (b *block) take(m message, now time.Time) {
 	if b.first == 0 {
 		b.first, b.opened, b.oldest = m.seq, now, m.receivedAt
 	}
-	b.last, b.newest, b.ack = m.seq, m.receivedAt, m.msg
+	b.last, b.newest = m.seq, m.receivedAt
 	b.bytes += len(m.data)
 	b.messages = append(b.messages, m)
 }

@@ -48,8 +48,7 @@ func (w *worker) fault(point string) error {
 	return w.cfg.Fault(w.stream, point)
 }
 
-// commit stores one block: intent, inserts, acknowledgement, receipts,
-// checkpoint. ctx says whether to go on trying, work ends what is under way.
+// commit stores one block: intent, inserts, receipts, checkpoint. ctx says whether to go on trying, work ends what is under way.
 func (w *worker) commit(ctx, work context.Context, b *block) error {
 	w.oldest.Store(b.oldest.UnixNano())
 	if err := w.fault(FaultBlock); err != nil {
@@ -84,15 +83,12 @@ func (w *worker) commit(ctx, work context.Context, b *block) error {
 	return w.finish(work, b)
 }
 
-// finish acknowledges a block that is stored.
+// finish tells devices about a block that is stored.
 func (w *worker) finish(work context.Context, b *block) error {
-	if err := b.ack.Ack(); err != nil {
-		w.log.Warn("cannot acknowledge, the position stands anyway", "stream", w.stream, "error", err)
-	}
+	w.sendReceipts(b)
 	if err := w.fault(FaultAcked); err != nil {
 		return err
 	}
-	w.sendReceipts(b)
 	w.committed.Store(b.last)
 	w.oldest.Store(0)
 	now := w.deps.Clock()

@@ -90,6 +90,6 @@ const (
 	FaultTelemetry  = "telemetry"  // its readings are inserted
 	FaultAudit      = "audit"      // its audit events are inserted
 	FaultInserted   = "inserted"   // all of it is inserted
-	FaultAcked      = "acked"      // and acknowledged
+	FaultAcked      = "receipts"   // and its receipts are sent
 	FaultCheckpoint = "checkpoint" // and the filter is written
 )

@@ -23,8 +23,7 @@
 //     here and stops ([ErrFenced]);
 //  2. telemetry, audit events and dead letters are inserted, each with the
 //     block's token, which makes a repeated insert harmless;
-//  3. the block is acknowledged (one acknowledgement for all before it) and
-//     receipts go out.
+//  3. receipts go out.
 //
 // On start a worker claims the intent, makes its consumer anew at the
 // intent's first message and builds exactly that block again, with the token
@@ -67,7 +66,7 @@
 //
 // A block has at most 100,000 rows, 50,000 messages or 32 MiB of payload and is
 // at most 0.2 s old when the stream is drained, 1 s when it is not; per stream
-// three blocks and 8 MiB read ahead are in memory. ClickHouse must remember the
+// three blocks and 16 MiB read ahead are in memory. ClickHouse must remember the
 // tokens of the last block of every stream, which 10,000 parts per table more
 // than cover. The filter remembers eight boots per device, and 4,096 numbers
 // below the highest of each: a message that comes later than that is taken for

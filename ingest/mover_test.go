@@ -207,6 +207,8 @@ func TestMover_storesEverythingOnce(t *testing.T) {
 	}, 10*time.Second, 20*time.Millisecond)
 	require.Equal(t, map[string]float64{
 		"messages_received_total FLEET":    500 + 51 + 8,
+		"messages_received_total FINDINGS": 0, "messages_received_total KV_delivery": 0, "messages_received_total KV_device": 0,
+		"messages_received_total KV_incident": 0, "messages_received_total KV_quarantine": 0, "messages_received_total KV_rule": 0,
 		"records_decoded_total reading":    500*20 + 2,
 		"records_decoded_total event":      2,
 		"rows_stored_total telemetry":      500*20 + 2,

@@ -14,11 +14,6 @@ import (
 // consumerName is the mover's consumer on every stream.
 const consumerName = "ingest"
 
-const (
-	pullMessages = 10_000
-	pullBytes    = 8 << 20
-)
-
 // message is one message of a stream.
 type message struct {
 	seq        uint64
@@ -26,7 +21,6 @@ type message struct {
 	header     nats.Header
 	data       []byte
 	receivedAt time.Time
-	msg        jetstream.Msg // for its acknowledgement
 }
 
 // source reads a stream strictly in order, whatever happens to connections
@@ -39,14 +33,13 @@ type source struct {
 	say    func(trouble string)            // takes the reason why nothing can be read, "" when it can
 
 	reader  jetstream.Consumer
-	iter    jetstream.MessagesContext
-	unwatch func() bool // of the context that stops iter
-	last    uint64      // stream sequence read last, or the one before the start
-	lastAt  int64       // its received_at, Unix ns; 0 when it is not known
-	counted uint64      // consumer sequence read last
-	pending uint64      // messages behind the one read last
-	asked   time.Time   // when the consumer was last asked whether something was lost
-	strikes int         // how often in a row it said so
+	pull    *puller
+	last    uint64    // stream sequence read last, or the one before the start
+	lastAt  int64     // its received_at, Unix ns; 0 when it is not known
+	counted uint64    // consumer sequence read last
+	pending uint64    // messages behind the one read last
+	asked   time.Time // when the consumer was last asked whether something was lost
+	strikes int       // how often in a row it said so
 }
 
 var (
@@ -75,22 +68,14 @@ func (s *source) open(ctx context.Context) error {
 		Description:   "moves the stream into ClickHouse",
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   s.last + 1,
-		AckPolicy:     jetstream.AckAllPolicy,
-		AckWait:       24 * time.Hour, // nothing is redelivered into a block
-		MaxDeliver:    -1,
-		MaxAckPending: -1,
+		AckPolicy:     jetstream.AckNonePolicy, // the position says what is stored; nothing is delivered twice
 	})
 	if err != nil {
 		return fmt.Errorf("create consumer of %s: %w", s.stream, err)
 	}
-	s.iter, err = consumer.Messages(
-		jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes),
-		jetstream.WithMessagesErrOnMissingHeartbeat(false),
-	)
-	if err != nil {
+	if s.pull, err = newPuller(s.js.Conn(), s.stream, consumerName); err != nil {
 		return fmt.Errorf("read stream %s: %w", s.stream, err)
 	}
-	s.unwatch = context.AfterFunc(ctx, s.iter.Stop)
 	s.reader, s.counted, s.pending, s.strikes = consumer, 0, consumer.CachedInfo().NumPending, 0
 	return nil
 }
@@ -162,10 +147,9 @@ func lastBefore(ctx context.Context, stream jetstream.Stream, at int64) (uint64,
 }
 
 func (s *source) close() {
-	if s.iter != nil {
-		s.unwatch()
-		s.iter.Stop()
-		s.iter = nil
+	if s.pull != nil {
+		s.pull.close()
+		s.pull = nil
 	}
 }
 
@@ -175,14 +159,16 @@ func (s *source) next(ctx context.Context, wait time.Duration) (message, error) 
 		if err := ctx.Err(); err != nil {
 			return message{}, err
 		}
-		if s.iter == nil {
+		if s.pull == nil {
 			if err := s.reopen(ctx); err != nil {
 				return message{}, err
 			}
 		}
-		msg, err := s.iter.Next(jetstream.NextMaxWait(wait))
+		msg, err := s.pull.next(ctx.Done(), wait)
 		switch {
-		case errors.Is(err, nats.ErrTimeout):
+		case ctx.Err() != nil:
+			return message{}, ctx.Err()
+		case errors.Is(err, errIdle):
 			if s.lost(ctx) {
 				s.log.Info("the last messages were lost on the way, reading again", "stream", s.stream, "after", s.last)
 				s.close()
@@ -190,29 +176,26 @@ func (s *source) next(ctx context.Context, wait time.Duration) (message, error) 
 			}
 			return message{}, errIdle
 		case err != nil:
-			if ctx.Err() != nil {
-				return message{}, ctx.Err()
-			}
 			s.log.Warn("reading was interrupted", "stream", s.stream, "error", err)
 			s.close()
 			continue
 		}
-		meta, err := msg.Metadata()
+		at, err := parseAck(msg.Reply)
 		if err != nil {
 			return message{}, fmt.Errorf("read metadata of a message of %s: %w", s.stream, err)
 		}
-		if meta.Sequence.Consumer != s.counted+1 {
+		if at.consumer != s.counted+1 {
 			s.log.Info("messages were lost on the way, reading again", "stream", s.stream, "after", s.last)
 			s.close()
 			continue
 		}
 		s.counted++
-		if meta.Sequence.Stream <= s.last { // delivered again
+		if at.stream <= s.last { // delivered again
 			continue
 		}
-		s.last, s.lastAt, s.pending = meta.Sequence.Stream, meta.Timestamp.UnixNano(), meta.NumPending
+		s.last, s.lastAt, s.pending = at.stream, at.at, at.pending
 		return message{
-			seq: meta.Sequence.Stream, subject: msg.Subject(), header: msg.Headers(), data: msg.Data(), receivedAt: meta.Timestamp.UTC(), msg: msg,
+			seq: at.stream, subject: msg.Subject, header: msg.Header, data: msg.Data, receivedAt: time.Unix(0, at.at).UTC(),
 		}, nil
 	}
 }

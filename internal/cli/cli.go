@@ -48,6 +48,7 @@ type root struct {
 
 	Rules RulesCmd `cmd:"" help:"Rules: list, check, test, set the mode."`
 	Eval  EvalCmd  `cmd:"" help:"What the detector says about recorded data, for scorers."`
+	Bench BenchCmd `cmd:"" help:"Measure Cordon on this machine."`
 
 	Version VersionCmd `cmd:"" help:"Print the version."`
 	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
