@@ -60,7 +60,7 @@ func (c *RulesListCmd) rules(ctx context.Context, g *Globals) ([]fleet.Rule, err
 
 // RulesCheckCmd checks rule files.
 type RulesCheckCmd struct {
-	Paths []string `arg:"" help:"Rule files or directories with *.yaml." type:"existingpath"`
+	Paths []string `arg:"" help:"Rule files or directories with *.yaml and *.yml, in Cordon's own language or Sigma's." type:"existingpath"`
 }
 
 // Run checks the files.
@@ -94,11 +94,7 @@ func parsePath(path string) ([]*rule.Rule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read rule: %w", err)
 	}
-	r, err := rule.Parse(path, source)
-	if err != nil {
-		return nil, err
-	}
-	return []*rule.Rule{r}, nil
+	return rule.ParseAll(path, source)
 }
 
 // RulesTestCmd runs scenario folders.
