@@ -79,7 +79,7 @@ export default function Palette() {
       size={560}
       yOffset="12vh"
       centered={false}
-      aria-label="Search or act"
+      attributes={{ content: { "aria-label": "Search or act" } }}
     >
       <div className="cd-palette-head">
         <IconSearch className="cd-icon" />

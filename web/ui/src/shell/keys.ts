@@ -33,6 +33,14 @@ function typing(target: EventTarget | null): boolean {
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
+/** Whether something that keeps the keys to itself is open; closed lists may stay in the document, hidden. */
+function floating(): boolean {
+  const all = document.querySelectorAll<HTMLElement>(
+    '[role="dialog"][aria-modal="true"], [role="menu"], [role="listbox"]',
+  );
+  return [...all].some((el) => el.checkVisibility());
+}
+
 function nameOf(event: KeyboardEvent): string {
   const mod = event.metaKey || event.ctrlKey ? "mod+" : "";
   const key = event.key === " " ? "Space" : event.key;
@@ -43,7 +51,7 @@ function onKey(event: KeyboardEvent) {
   if (event.defaultPrevented || event.altKey || event.isComposing) return;
   const name = nameOf(event);
   const inside = typing(event.target);
-  const modal = document.querySelector('[role="dialog"][aria-modal="true"], [role="menu"], [role="listbox"]') !== null;
+  const modal = floating();
   const onControl = event.target instanceof HTMLElement && /^(BUTTON|A|SUMMARY)$/.test(event.target.tagName);
   const wanted = prefix ? `${prefix} ${name}` : name;
   prefix = "";

@@ -27,6 +27,10 @@ describe("chartData", () => {
     expect(d.t).toEqual([0, 10, 20, 30, 40, 500, 510]);
     expect(d.mean[4]).toBeNull();
   });
+  it("sees no gap where the pace changes", () => {
+    const t = [0, 60, 120, 180, 190, 200, 210, 220, 230, 240, 250, 260, 270, 280];
+    expect(chartData(series(t, t)).mean).not.toContain(null);
+  });
   it("leaves instants of the band without a reading out of the line", () => {
     const d = chartData(series([0, 20], [1, 1], { t: [0, 10, 20], low: [0, 0, 0], high: [2, 2, 2] }));
     expect(d.mean).toEqual([1, undefined, 1]);

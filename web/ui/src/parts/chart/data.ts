@@ -21,7 +21,7 @@ export interface ChartData {
   newest?: { t: number; value: number };
 }
 
-/** A hole this many times the usual step is a gap: no line crosses it. */
+/** A hole this many times the steps around it is a gap: no line crosses it. */
 const gapSteps = 4;
 
 function usualStep(t: readonly number[]): number {
@@ -79,7 +79,11 @@ export function chartData(series: Series, threshold?: number): ChartData {
   for (let i = 0; i < t.length; i++) {
     const x = t[i] ?? 0;
     const before = t[i - 1];
-    if (before !== undefined && step > 0 && x - before > step * gapSteps) at(before + step).mean = null;
+    if (before !== undefined) {
+      // A device may report at another pace than it once did: only the steps on either side count.
+      const around = Math.max(step, before - (t[i - 2] ?? before), (t[i + 1] ?? x) - x);
+      if (around > 0 && x - before > around * gapSteps) at(before + around).mean = null;
+    }
     Object.assign(at(x), { mean: mean[i], min: min[i], max: max[i] });
     largest = Math.max(largest, Math.abs(max[i] ?? 0));
   }
