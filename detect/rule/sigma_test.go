@@ -88,7 +88,7 @@ func TestSigma_blockOfCordon(t *testing.T) {
 
 func TestSigma_refusals(t *testing.T) {
 	for text, reason := range map[string]string{
-		failed + "cordon: {mode: armed, level: isolate}\n": "x.yml:8:10: rule base-a can't be armed: its evidence is outside",
+		failed + "cordon: {mode: armed, level: isolate}\n": "x.yml:8:16: rule base-a can't be armed: its evidence is outside",
 		failed + "cordon:\n  mode: loud\n":                 "x.yml:9:9: ",
 		failed + "cordon:\n  modus: alert\n":               `x.yml:9:3: unknown field "modus"`,
 		"\n\n---\n" + failed + "cordon:\n  mode: loud\n":   "x.yml:12:9: ",
