@@ -252,6 +252,9 @@ func (d *Detector) applyAll(batch []jetstream.Msg) (found []fleet.Finding, last 
 		if record.Control.Quarantine != nil {
 			d.fences.Apply(*record.Control.Quarantine)
 		}
+		if gone := record.Control.Device; gone != nil && gone.Erased {
+			d.seen.Forget(gone.ID)
+		}
 		d.metrics.count(&record)
 		found = append(found, d.engine.Apply(record)...)
 	}

@@ -130,10 +130,16 @@ func (r *fleetReader) skip(m message) {
 	}
 }
 
-// fence takes note of a quarantine on the log.
+// fence takes note of a quarantine on the log, and of an erased device.
 func (r *fleetReader) fence(rec fleet.Record) {
-	if rec.Kind == fleet.ControlKind && rec.Control.Quarantine != nil {
+	if rec.Kind != fleet.ControlKind {
+		return
+	}
+	if rec.Control.Quarantine != nil {
 		r.fences.Apply(*rec.Control.Quarantine)
+	}
+	if gone := rec.Control.Device; gone != nil && gone.Erased {
+		r.filter.Forget(gone.ID)
 	}
 }
 

@@ -104,12 +104,31 @@ func (e *Engine) forget(id string) {
 }
 
 func (e *Engine) changeDevice(c *fleet.DeviceChange) {
+	if c.Erased {
+		e.erase(c.ID)
+		return
+	}
 	d := e.device(c.ID)
 	d.cohort, d.tags, d.historic, d.retired = c.Cohort, slices.Clone(c.Tags), c.Historic, c.Retired
 	d.setZone(c.TimeZone)
 	for _, s := range d.streams {
 		s.gen = math.MaxUint32 // scopes may name it now
 	}
+}
+
+// erase forgets a device. Should anything of it come later, the device is new.
+func (e *Engine) erase(id string) {
+	d := e.devices[id]
+	if d == nil {
+		return
+	}
+	for rule, s := range d.silences {
+		if together := e.fleet[rule]; together != nil && s.decided && !s.alone {
+			together.members--
+		}
+	}
+	delete(e.devices, id)
+	e.order = slices.DeleteFunc(e.order, func(d *device) bool { return d.id == id })
 }
 
 func (d *device) setZone(name string) {

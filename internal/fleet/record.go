@@ -90,6 +90,7 @@ type DeviceChange struct {
 	TimeZone string   `json:"time_zone,omitempty"`
 	Historic bool     `json:"historic,omitempty"`
 	Retired  bool     `json:"retired,omitempty"` // revoked or retired: no silence findings
+	Erased   bool     `json:"erased,omitempty"`  // whatever is known of it must be forgotten
 }
 
 // QuarantineChange says that a device entered or left quarantine: its windows

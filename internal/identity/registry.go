@@ -272,7 +272,7 @@ func (r *Registry) record(device fleet.Device, revision uint64) error {
 func controlRecord(device fleet.Device) (subject string, data []byte, err error) {
 	data, err = json.Marshal(fleet.Control{Device: &fleet.DeviceChange{
 		ID: device.ID, Cohort: device.Cohort, Tags: device.Tags, TimeZone: device.TimeZone, Historic: device.Historic,
-		Retired: device.State == fleet.Revoked || device.State == fleet.Retired,
+		Retired: device.State == fleet.Revoked || device.State == fleet.Retired, Erased: !device.ErasedAt.IsZero(),
 	}})
 	if err != nil {
 		return "", nil, fmt.Errorf("encode control record: %w", err)
