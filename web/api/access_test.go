@@ -87,6 +87,14 @@ func sample(op *huma.Operation) (path string, body any) {
 		"create-token":      TokenRequest{Name: "t", Role: operator.Viewer, Days: 1},
 		"sign-in":           SignInRequest{Name: "nobody", Password: "x"},
 		"redeem-enrollment": CertificateRequest{Token: "x", CSR: "y"},
+
+		"enroll-devices":     "id\n",
+		"rotate-device":      ReasonRequest{Reason: "r"},
+		"erase-device":       EraseRequest{Confirm: "x", Reason: "r"},
+		"create-fleet-token": FleetTokenRequest{Prefix: "p-", Most: 1, Hours: 1},
+		"trust-maker":        MakerRequest{Name: "m", Prefix: "p-", Certificate: "x"},
+		"distrust-maker":     ReasonRequest{Reason: "r"},
+		"retire-key":         RetireKeyRequest{Reason: "r"},
 	}
 	return path, bodies[op.OperationID]
 }

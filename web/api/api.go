@@ -136,10 +136,12 @@ func New(cfg Config, deps Deps) *API {
 	a.exportRoutes()
 	a.systemRoutes()
 	a.deviceRoutes()
+	a.lifecycleRoutes()
 	a.quarantineRoutes()
 	a.incidentRoutes()
 	a.historyRoutes()
 	a.ruleRoutes()
+	a.backtestRoutes()
 	a.eventRoutes()
 	a.plainRoutes()
 	return a

@@ -53,6 +53,8 @@ type Deps struct {
 	Bus         *bus.Bus
 	Operators   *operator.Directory
 	Devices     Devices
+	Lifecycle   Lifecycle
+	Erasures    Erasures
 	Incidents   Incidents
 	Quarantines Quarantines
 	Rules       Rules
@@ -166,6 +168,8 @@ type Insight struct {
 	Expected    func(ctx context.Context, device, metric string, from, to time.Time, points int) ([]Band, error)
 	Baselines   func(ctx context.Context, device string) ([]fleet.BaselineState, error)
 	Connections func(ctx context.Context, device string) ([]fleet.Connection, []fleet.BrokerProof, error)
+	// Backtest says what a rule would have done over stored history.
+	Backtest Backtest
 	// AppliesTo says whether a rule watches a device; nil: every rule does.
 	AppliesTo func(rule fleet.Rule, device fleet.Device) bool
 }

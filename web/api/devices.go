@@ -264,6 +264,7 @@ func (a *API) enrollDevice(ctx context.Context, in *enrollInput) (*enrollOutput,
 	return a.enroll(ctx, identity.Enrolment{
 		ID: in.Body.ID, Cohort: in.Body.Cohort, Site: in.Body.Site, Model: in.Body.Model, Firmware: in.Body.Firmware,
 		Owner: in.Body.Owner, TimeZone: in.Body.TimeZone, Tags: in.Body.Tags, Historic: in.Body.Historic,
+		Credential: fleet.Credential(in.Body.Credential), Maker: in.Body.Maker, Gateway: in.Body.Gateway, HardwareID: in.Body.HardwareID,
 	})
 }
 
@@ -285,8 +286,7 @@ func (a *API) enroll(ctx context.Context, e identity.Enrolment) (*enrollOutput, 
 	view := deviceView(d)
 	note(ctx, e.ID, nil, view)
 	return &enrollOutput{Body: Enrolled{
-		Device: view, Token: token, TokenExpiresAt: d.TokenExpiresAt,
-		Command: "cordon agent --url " + a.url() + " --ca ca.pem --token " + token,
+		Device: view, Token: token, TokenExpiresAt: d.TokenExpiresAt, Command: a.enrolled(d, token),
 	}}, nil
 }
 

@@ -22,6 +22,7 @@ import (
 	"cordon/internal/fleet"
 	"cordon/internal/identity"
 	"cordon/internal/operator"
+	"cordon/internal/seal"
 	"cordon/internal/store"
 	"cordon/internal/store/storetest"
 )
@@ -212,7 +213,11 @@ func start(t *testing.T) *rig {
 
 func startWith(t *testing.T, secure bool) *rig {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	return startConfigured(t, secure, slog.New(slog.DiscardHandler), func(*Config) {})
+}
+
+func startConfigured(t *testing.T, secure bool, log *slog.Logger, configure func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, bus: bustest.Start(t), store: storetest.Start(t)}
 	r.alerts = &alerts{
 		incidents: map[string]fleet.Incident{"INC-1": {ID: "INC-1", Number: 1, Device: "d1", Severity: fleet.High, State: fleet.Open, Title: "hot", OpenedAt: time.Now()}},
@@ -231,6 +236,8 @@ func startWith(t *testing.T, secure bool) *rig {
 	people.Hashing = operator.Cost{MemoryKiB: 64, Passes: 1}
 	cfg := DefaultConfig()
 	cfg.Version, cfg.HTTP, cfg.Heartbeat, cfg.NATS, cfg.MQTT = "test", "127.0.0.1:0", 200*time.Millisecond, "tls://n:4222", "tls://m:8883"
+	cfg.Rates = Rates{Caller: Rate{PerSecond: 1e5, Burst: 1e6}, Address: Rate{PerSecond: 1e5, Burst: 1e6}}
+	configure(&cfg)
 	transport := &http.Transport{ForceAttemptHTTP2: true}
 	scheme := "http"
 	if secure {
@@ -241,8 +248,8 @@ func startWith(t *testing.T, secure bool) *rig {
 		scheme = "https"
 	}
 	r.API = New(cfg, Deps{
-		Bus: r.bus, Operators: operator.New(people, operator.Deps{Bus: r.bus, Log: log, Clock: r.now}),
-		Devices: r.devices, Incidents: r.alerts, Quarantines: cells{r.alerts}, Rules: r.alerts, Notices: r.alerts, History: r.store,
+		Bus: r.bus, Operators: operator.New(people, operator.Deps{Bus: r.bus, Log: log, Clock: r.now, Secrets: seal.Ephemeral()}),
+		Devices: r.devices, Lifecycle: r.devices, Erasures: identity.NewEraser(identity.EraserDeps{Registry: r.devices, Wiper: r.store, Log: log}), Incidents: r.alerts, Quarantines: cells{r.alerts}, Rules: r.alerts, Notices: r.alerts, History: r.store,
 		Insight: Insight{Stages: func(context.Context) []fleet.StageStatus {
 			return []fleet.StageStatus{{Stage: "ingest", Healthy: true, LagSeconds: 1.5}}
 		}},
@@ -318,11 +325,37 @@ func (r *rig) as(token, method, path string, body any) answer {
 	return r.request(method, Prefix+path, body, func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+token) })
 }
 
+// signedIn makes an operator with a password of their own and signs in; the
+// function sends requests with that session.
+func (r *rig) signedIn(name string, role operator.Role) func(method, path string, body any) answer {
+	r.t.Helper()
+	_, once, err := r.deps.Operators.Add(r.t.Context(), "test", name, role)
+	require.NoError(r.t, err)
+	p, _, err := r.deps.Operators.SignIn(r.t.Context(), name, once, "127.0.0.1")
+	require.NoError(r.t, err)
+	_, secret, err := r.deps.Operators.ChangePassword(r.t.Context(), p, once, ownPassword, "127.0.0.1")
+	require.NoError(r.t, err)
+	return r.withSession(secret)
+}
+
+func (r *rig) withSession(secret string) func(method, path string, body any) answer {
+	return func(method, path string, body any) answer {
+		r.t.Helper()
+		return r.request(method, Prefix+path, body, func(req *http.Request) { req.AddCookie(&http.Cookie{Name: r.cookieName(), Value: secret}) })
+	}
+}
+
+const ownPassword = "quill anvil tundra mosaic"
+
 // token makes an operator of the role and a token of theirs.
 func (r *rig) token(role operator.Role) string {
 	r.t.Helper()
-	name := string(role) + "-one"
-	_, _, err := r.deps.Operators.Add(r.t.Context(), "test", name, role)
+	return r.scopedToken(string(role)+"-one", role, operator.Scope{})
+}
+
+func (r *rig) scopedToken(name string, role operator.Role, scope operator.Scope) string {
+	r.t.Helper()
+	_, _, err := r.deps.Operators.AddScoped(r.t.Context(), "test", name, role, scope)
 	require.NoError(r.t, err)
 	_, secret, err := r.deps.Operators.CreateToken(r.t.Context(), operator.Principal{Name: name, Role: role}, "test", role, time.Hour)
 	require.NoError(r.t, err)

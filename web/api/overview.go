@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cordon/internal/fleet"
+	"cordon/internal/identity"
 	"cordon/internal/operator"
 )
 
@@ -165,7 +166,9 @@ func (a *API) getSystem(ctx context.Context, _ *noInput) (*systemOutput, error) 
 }
 
 func (a *API) redeemEnrollment(ctx context.Context, in *certifyInput) (*certifyOutput, error) {
-	d, certificate, err := a.deps.Devices.Redeem(ctx, in.Body.Token, []byte(in.Body.CSR))
+	d, certificate, err := a.deps.Lifecycle.Admit(ctx, identity.Redemption{
+		Token: in.Body.Token, CSR: []byte(in.Body.CSR), Device: in.Body.Device, HardwareID: in.Body.HardwareID,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +177,6 @@ func (a *API) redeemEnrollment(ctx context.Context, in *certifyInput) (*certifyO
 	}
 	note(ctx, d.ID, nil, map[string]any{"certificate_serial": d.CertificateSerial, "certificate_not_after": d.CertificateNotAfter})
 	return &certifyOutput{Body: Certificate{
-		Device: d.ID, Certificate: string(certificate), CA: string(a.deps.CA), NATS: a.cfg.NATS, MQTT: a.cfg.MQTT,
+		Device: d.ID, Certificate: string(certificate), CA: string(a.deps.Lifecycle.AuthorityPEM()), NATS: a.cfg.NATS, MQTT: a.cfg.MQTT,
 	}}, nil
 }

@@ -89,6 +89,7 @@ type EnrollRequest struct {
 	Tags     []string `json:"tags,omitempty" maxItems:"32"`
 	TimeZone string   `json:"time_zone,omitempty" maxLength:"64" doc:"IANA name."`
 	Historic bool     `json:"historic,omitempty" doc:"Accept data of any age from it (replays)."`
+	EnrollIdentity
 }
 
 // Enrolled is a device with its one-time token, which is shown only once.

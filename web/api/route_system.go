@@ -11,8 +11,10 @@ type (
 
 // CertificateRequest redeems an enrolment token.
 type CertificateRequest struct {
-	Token string `json:"token" minLength:"1" maxLength:"256"`
-	CSR   string `json:"csr" minLength:"1" maxLength:"16384" doc:"PEM certificate request; only its key is used."`
+	Token      string `json:"token" minLength:"1" maxLength:"256"`
+	Device     string `json:"device,omitempty" maxLength:"64" doc:"The id that it wants; only with a fleet token."`
+	HardwareID string `json:"hardware_id,omitempty" maxLength:"128" doc:"Such as a serial number; no two devices share one."`
+	CSR        string `json:"csr" minLength:"1" maxLength:"16384" doc:"PEM certificate request; only its key is used."`
 }
 
 // Certificate is what a device needs to connect.
