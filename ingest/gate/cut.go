@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	lookFirst = time.Millisecond
-	lookLast  = 100 * time.Millisecond
-	// The two looks are at least this many times as far apart as one takes.
+	// The look that confirms comes at least this many times as long after the
+	// cut as that took.
 	settleFactor = 3
 	settleMost   = 100 * time.Millisecond
+	settleParts  = 2
 )
 
 // violates says whether a quarantine forbids a connection.
@@ -79,59 +79,50 @@ func (g *Gate) kick(ctx context.Context, device string, targets []fleet.Connecti
 	return kicked, errors.Join(errs...)
 }
 
-// confirm asks the brokers until all of them, twice in a row, list no
-// connection that the quarantine forbids and no callout from before is open.
-// Meanwhile it kicks what they list. It returns the proof and what it kicked.
+// confirm asks the brokers until all of them list no connection that the
+// quarantine forbids and no callout from before is open. Meanwhile it kicks
+// what they list. It returns the proof and what it kicked. took is how long the
+// cut took: a measure of how busy the brokers are.
 //
 // A broker takes a connection off its list before the last message that it has
-// read from it is handled. Hence the second look, the distance between the two,
-// and the barriers within it.
-func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time) ([]fleet.BrokerProof, []fleet.Connection, error) {
+// read from it is handled. Hence the pause between a kick and the look that
+// counts, and the barriers within it. The look comes behind the pause, so it
+// also sees what was admitted by another gate's callout that was open at the
+// cut.
+func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time, took time.Duration) ([]fleet.BrokerProof, []fleet.Connection, error) {
 	deadline := time.Now().Add(e.g.cfg.ConfirmWithin)
 	var kicked []fleet.Connection
-	var slowest time.Duration
-	clean, wait := 0, lookFirst
 	for {
-		start := time.Now()
-		proofs, more, err := e.look(ctx, q, since)
-		slowest = max(slowest, time.Since(start))
-		kicked = merge(kicked, more)
-		switch {
-		case err == nil && (clean == 1 || q.Level == fleet.Observe):
-			return proofs, kicked, nil
-		case err == nil:
-			clean++
-			wait = min(max(e.g.cfg.Settle, settleFactor*slowest), settleMost)
-		case time.Now().After(deadline):
-			return nil, kicked, err
-		default:
-			clean = 0
-			wait = min(max(wait*3/2, lookFirst), lookLast)
-		}
-		if err := pause(ctx, wait, clean > 0); err != nil {
-			return nil, kicked, err
+		if q.Level != fleet.Observe {
+			if err := pause(ctx, min(max(e.g.cfg.Settle, settleFactor*took), settleMost)); err != nil {
+				return nil, kicked, err
+			}
 		}
 		if current := e.current(q.Device); current.q.ID != q.ID || !current.q.Active() {
 			return nil, kicked, errMoved
 		}
+		start := time.Now()
+		proofs, more, err := e.look(ctx, q, since)
+		took = max(took, time.Since(start)/settleFactor)
+		kicked = merge(kicked, more)
+		if err == nil {
+			return proofs, kicked, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, kicked, err
+		}
 	}
 }
 
-// pause waits; with barriers, in parts, each followed by one.
-func pause(ctx context.Context, wait time.Duration, barriers bool) error {
-	parts := 1
-	if barriers {
-		parts = 3
-	}
-	for range parts {
+// pause waits in parts, each followed by a barrier.
+func pause(ctx context.Context, wait time.Duration) error {
+	for range settleParts {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait / time.Duration(parts)):
+		case <-time.After(wait / settleParts):
 		}
-		if barriers {
-			barrier()
-		}
+		barrier()
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -215,21 +216,18 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	if err := e.g.fault(FaultCut); err != nil {
 		return err
 	}
-	if ent.q.State == fleet.Requested {
-		ent, err = e.save(ctx, ent, func(q *fleet.Quarantine) {
-			q.State, q.AppliedAt = fleet.Applied, e.g.deps.Clock().UTC()
-			q.Proof.Kicked = merge(q.Proof.Kicked, kicked)
-		})
-		if err != nil {
-			return ignoreMoved(err)
-		}
-		watch.lap("applied")
-		if err := e.g.fault(FaultApplied); err != nil {
-			return err
-		}
-	}
-	proofs, more, err := e.confirm(ctx, ent.q, start)
+	// The state is written while the brokers settle.
+	applied := e.apply(ctx, ent, kicked)
+	proofs, more, err := e.confirm(ctx, ent.q, start, time.Since(start))
 	kicked = merge(kicked, more)
+	saved := <-applied
+	if saved.err != nil {
+		return ignoreMoved(saved.err)
+	}
+	ent = saved.entry
+	if err := e.g.fault(FaultApplied); err != nil {
+		return err
+	}
 	if errors.Is(err, errMoved) {
 		return nil
 	}
@@ -260,6 +258,29 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	e.g.deps.Log.Info("quarantine confirmed", "device", q.Device, "level", string(q.Level), "id", q.ID,
 		"kicked", len(q.Proof.Kicked), "took", q.ConfirmedAt.Sub(q.RequestedAt))
 	return nil
+}
+
+type saved struct {
+	entry
+	err error
+}
+
+// apply writes that the connections were cut, unless that is written.
+func (e *enforcer) apply(ctx context.Context, ent entry, kicked []fleet.Connection) <-chan saved {
+	done := make(chan saved, 1)
+	if ent.q.State != fleet.Requested {
+		done <- saved{entry: ent}
+		return done
+	}
+	at, kicked := e.g.deps.Clock().UTC(), slices.Clone(kicked)
+	go func() {
+		ent, err := e.save(ctx, ent, func(q *fleet.Quarantine) {
+			q.State, q.AppliedAt = fleet.Applied, at
+			q.Proof.Kicked = merge(q.Proof.Kicked, kicked)
+		})
+		done <- saved{ent, err}
+	}()
+	return done
 }
 
 // Points at which a test may break off (Config.Fault): the steps from

@@ -219,33 +219,48 @@ func (b *Bus) Live(ctx context.Context, device string) ([]Live, []fleet.BrokerPr
 	return live, proofs, nil
 }
 
-// connz lists one broker's connections of the given users, page by page.
+// connz lists one broker's connections of the given users.
 func (b *Bus) connz(ctx context.Context, serverID string, users []string) ([]Live, error) {
 	var live []Live
-	for _, user := range users {
-		for offset := 0; ; {
-			var reply connzReply
-			err := b.ask(ctx, "$SYS.REQ.SERVER."+serverID+".CONNZ", connzRequest{
-				Auth: true, Account: AccountDevices, User: user, Offset: offset, Limit: connzPage,
-			}, &reply)
-			if err != nil {
-				return nil, err
-			}
-			if reply.Error != nil {
-				return nil, fmt.Errorf("list connections: %s", reply.Error.Description)
-			}
-			for _, c := range reply.Data.Connections {
-				if l, ok := c.live(reply.Server.ID); ok {
-					live = append(live, l)
-				}
-			}
-			offset += len(reply.Data.Connections)
-			if len(reply.Data.Connections) == 0 || offset >= reply.Data.Total {
-				break
-			}
-		}
+	lists := make([][]Live, len(users))
+	errs := make([]error, len(users))
+	var group sync.WaitGroup
+	for i, user := range users {
+		group.Go(func() { lists[i], errs[i] = b.connzOf(ctx, serverID, user) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, list := range lists {
+		live = append(live, list...)
 	}
 	return live, nil
+}
+
+func (b *Bus) connzOf(ctx context.Context, serverID, user string) ([]Live, error) {
+	var live []Live
+	for offset := 0; ; {
+		var reply connzReply
+		err := b.ask(ctx, "$SYS.REQ.SERVER."+serverID+".CONNZ", connzRequest{
+			Auth: true, Account: AccountDevices, User: user, Offset: offset, Limit: connzPage,
+		}, &reply)
+		if err != nil {
+			return nil, err
+		}
+		if reply.Error != nil {
+			return nil, fmt.Errorf("list connections: %s", reply.Error.Description)
+		}
+		for _, c := range reply.Data.Connections {
+			if l, ok := c.live(reply.Server.ID); ok {
+				live = append(live, l)
+			}
+		}
+		offset += len(reply.Data.Connections)
+		if len(reply.Data.Connections) == 0 || offset >= reply.Data.Total {
+			return live, nil
+		}
+	}
 }
 
 // live leaves out Cordon's own connections, whose users are broker keys.

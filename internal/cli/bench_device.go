@@ -153,7 +153,7 @@ func (d *benchDevice) connect() (err error) {
 	}
 	d.nats, err = nats.Connect("tls://"+d.child.cfg.NATS,
 		nats.Name(d.ID), nats.Secure(cfg), nats.CustomInboxPrefix(bus.Inbox(d.ID)), nats.Timeout(30*time.Second), nats.SetCustomDialer(d),
-		nats.IgnoreAuthErrorAbort(), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.ReconnectBufSize(-1),
+		nats.IgnoreAuthErrorAbort(), nats.MaxReconnects(-1), nats.ReconnectWait(2*time.Second), nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) {
 			d.up.Store(false)
 			d.say("lost", "")
@@ -171,7 +171,7 @@ func (d *benchDevice) connect() (err error) {
 func (d *benchDevice) connectMQTT(cfg *tls.Config) error {
 	first := true
 	options := mqtt.NewClientOptions().AddBroker("ssl://"+d.child.cfg.MQTT).SetClientID(d.ID).SetTLSConfig(cfg).SetProtocolVersion(4).
-		SetConnectTimeout(30*time.Second).SetAutoReconnect(true).SetMaxReconnectInterval(250*time.Millisecond).SetKeepAlive(time.Minute).
+		SetConnectTimeout(30*time.Second).SetAutoReconnect(true).SetMaxReconnectInterval(2*time.Second).SetKeepAlive(time.Minute).
 		SetWill("fleet/telemetry/"+d.ID, `{"will":true}`, 1, false).
 		SetConnectionLostHandler(func(mqtt.Client, error) {
 			d.up.Store(false)

@@ -58,7 +58,7 @@ type BenchQuarantineCmd struct {
 	Children    int           `help:"Processes that the devices live in." default:"4"`
 	Every       time.Duration `help:"Between two readings of a device." default:"10s"`
 	Pause       time.Duration `help:"Between two quarantines." default:"20ms"`
-	Watch       time.Duration `help:"How long reconnects are watched after the last one." default:"3s"`
+	Watch       time.Duration `help:"How long reconnects are watched after the last one." default:"5s"`
 }
 
 // Latency sums up how long something took, in milliseconds.

@@ -37,10 +37,11 @@ type root struct {
 	Init   InitCmd   `cmd:"" help:"Make the keys and the broker configuration that serve needs."`
 	Health HealthCmd `cmd:"" help:"Ask a running role whether it is well."`
 
-	Device   DeviceCmd   `cmd:"" help:"Enrol, show, quarantine and release devices."`
-	Incident IncidentCmd `cmd:"" help:"See incidents, acknowledge and resolve them."`
-	User     UserCmd     `cmd:"" help:"Operators: list, add, reset a password."`
-	Tokens   TokenCmd    `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
+	Device     DeviceCmd     `cmd:"" help:"Enrol, show, quarantine and release devices."`
+	Quarantine QuarantineCmd `cmd:"" help:"Quarantines: list, extend, approve, guards."`
+	Incident   IncidentCmd   `cmd:"" help:"See incidents, acknowledge and resolve them."`
+	User       UserCmd       `cmd:"" help:"Operators: list, add, reset a password."`
+	Tokens     TokenCmd      `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
 
 	Agent    AgentCmd    `cmd:"" help:"Make this host a device: send its metrics and authentication log."`
 	Replay   ReplayCmd   `cmd:"" help:"Play recorded series and logs as devices, over real connections."`

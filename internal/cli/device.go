@@ -179,11 +179,12 @@ type DeviceQuarantineCmd struct {
 	Reason    string        `help:"Why." required:"" placeholder:"TEXT"`
 	For       time.Duration `help:"How long; default: until released." placeholder:"DURATION"`
 	Incident  string        `help:"The incident that it belongs to." placeholder:"INC-N"`
+	Lower     bool          `help:"Replace a tighter level that is in force."`
 }
 
 // Run quarantines the device; it fails unless the quarantine was proven.
 func (c *DeviceQuarantineCmd) Run(ctx context.Context, g *Globals) error {
-	in := api.QuarantineBody{Level: fleet.Level(c.Level), Reason: c.Reason, Incident: c.Incident}
+	in := api.QuarantineBody{Level: fleet.Level(c.Level), Reason: c.Reason, Incident: c.Incident, Lower: c.Lower}
 	if c.For > 0 {
 		in.Until = time.Now().Add(c.For).UTC()
 	}
@@ -203,12 +204,17 @@ func (c *DeviceQuarantineCmd) Run(ctx context.Context, g *Globals) error {
 // DeviceReleaseCmd releases a device.
 type DeviceReleaseCmd struct {
 	DeviceArg `embed:""`
-	Reason    string `help:"Why." required:"" placeholder:"TEXT"`
+	Reason    string        `help:"Why." required:"" placeholder:"TEXT"`
+	Probation time.Duration `help:"Restrict the isolated device for so long before it is free." placeholder:"DURATION"`
 }
 
 // Run releases the device.
 func (c *DeviceReleaseCmd) Run(ctx context.Context, g *Globals) error {
-	q, err := call[fleet.Quarantine](ctx, g, http.MethodPost, c.path("/release"), api.ReasonRequest{Reason: c.Reason})
+	in := api.ReleaseBody{Reason: c.Reason}
+	if c.Probation > 0 {
+		in.ProbationUntil = time.Now().Add(c.Probation).UTC()
+	}
+	q, err := call[fleet.Quarantine](ctx, g, http.MethodPost, c.path("/release"), in)
 	if err != nil {
 		return err
 	}
