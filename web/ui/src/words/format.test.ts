@@ -26,7 +26,8 @@ describe("numbers", () => {
   });
   it("know what a plain rate of bytes is", () => {
     expect(unitOf("net_bytes_out_per_second", "1/s")).toBe("By/s");
-    expect(unitOf("net_packets_out_per_second", "1/s")).toBe("1/s");
+    expect(unitOf("net_packets_out_per_second", "1/s")).toBe("packets/s");
+    expect(unitOf("requests_per_second", "1/s")).toBe("1/s");
   });
 });
 

@@ -179,6 +179,7 @@ export function plural(n: number, one: string, many: string): string {
 /** The unit of a metric; names say what a plain rate counts. */
 export function unitOf(metric: string, unit: string | undefined): string {
   if (unit === "1/s" && metric.includes("bytes")) return "By/s";
+  if (unit === "1/s" && metric.includes("packets")) return "packets/s";
   return unit ?? "";
 }
 

@@ -24,8 +24,10 @@ import {
 } from "../../words/format";
 import { basisWord, leveledWord, rank } from "../../words/words";
 
-/** The finding that explains an incident best: the worst that judged a metric, else the worst. */
-export function leading(findings: readonly Finding[]): Finding | undefined {
+/** The finding that explains an incident best: the one it is named after, else the worst, preferably about a metric. */
+export function leading(findings: readonly Finding[], title: string): Finding | undefined {
+  const named = findings.find((f) => f.explanation.sentence === title);
+  if (named) return named;
   const live = findings.filter((f) => !f.cleared);
   const pool = live.length ? live : findings;
   const byWorst = [...pool].sort(
@@ -70,8 +72,8 @@ export function EvidencePanel({
 }) {
   const metrics = [...new Set(findings.map((f) => f.explanation.metric).filter((m): m is string => !!m))];
   const lead = search.metric
-    ? (findings.find((f) => f.explanation.metric === search.metric) ?? leading(findings))
-    : leading(findings);
+    ? (findings.find((f) => f.explanation.metric === search.metric) ?? leading(findings, incident.title))
+    : leading(findings, incident.title);
   if (!lead) return null;
   if (!lead.explanation.metric) return <EventsPanel incident={incident} finding={lead} bare={bare} />;
   return (
