@@ -26,7 +26,9 @@ import { basisWord, leveledWord, rank } from "../../words/words";
 
 /** The finding that explains an incident best: the one it is named after, else the worst, preferably about a metric. */
 export function leading(findings: readonly Finding[], title: string): Finding | undefined {
-  const named = findings.find((f) => f.explanation.sentence === title);
+  // The two may differ in the kind of space before a unit.
+  const plain = (text: string) => text.replace(/\s/g, " ");
+  const named = findings.find((f) => plain(f.explanation.sentence) === plain(title));
   if (named) return named;
   const live = findings.filter((f) => !f.cleared);
   const pool = live.length ? live : findings;
