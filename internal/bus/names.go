@@ -44,6 +44,7 @@ const (
 var Buckets = []string{
 	BucketDevice, BucketQuarantine, BucketIncident, BucketRule, BucketOperator,
 	BucketSession, BucketDelivery, BucketPosition, BucketCounter, BucketGuard, BucketIdentity, BucketErasure,
+	BucketSilence, BucketReceiver,
 }
 
 // ObjectsCheckpoint is the object store that holds detector state.
