@@ -16,6 +16,8 @@ import (
 // data, for scorers.
 type EvalCmd struct {
 	Nab   EvalNabCmd   `cmd:"" help:"Score every series (timestamp,value) below the directory --data."`
+	Skab  EvalSkabCmd  `cmd:"" help:"Judge every table (datetime;metric;…) below the directory --data by how its columns move together."`
+	Rows  EvalRowsCmd  `cmd:"" help:"Judge the rows of one table by how its columns move together."`
 	Audit EvalAuditCmd `cmd:"" help:"Find attackers in an authentication log."`
 }
 
