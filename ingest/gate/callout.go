@@ -36,11 +36,15 @@ const (
 	superseded    reason = "superseded"  // not the device's newest certificate
 	quarantined   reason = "quarantined" //
 	handshake     reason = "handshake"   // TLS failed otherwise
+	throttled     reason = "throttled"   // refused too often from there
+	flooding      reason = "flooding"    // sent too much, or was cloned: cools down
+	clone         reason = "clone"       // one identity on two live connections
+	tooMany       reason = "too_many"    // connections of the device or from the address
 	unavailable   reason = "unavailable" // the gate could not find out
 )
 
 var reasons = []reason{
-	noCertificate, foreign, expired, unknown, clientID, notActive, revoked, retired, superseded, quarantined, handshake, unavailable,
+	noCertificate, foreign, expired, unknown, clientID, notActive, revoked, retired, superseded, quarantined, handshake, throttled, flooding, clone, tooMany, unavailable,
 }
 
 // verdict is the gate's answer to one request.
@@ -78,10 +82,13 @@ func (g *Gate) answer(ctx context.Context, msg *nats.Msg) {
 	}
 	if v.refused != "" {
 		g.table.drop(c.key())
+		g.limits.failed(v, c)
 		g.refuse(v, c)
 	} else {
+		others := g.others(c)
 		g.table.answered(c.key(), v.restricted)
 		g.metrics.admit(c.Protocol)
+		g.oust(ctx, c, others)
 	}
 	g.metrics.answered(time.Since(start))
 }
@@ -136,6 +143,9 @@ func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, 
 		v.refused, v.detail = clientID, "the MQTT client id must be the device id"
 		return v
 	}
+	if v.refused = g.limits.before(id, c.Address); v.refused != "" {
+		return v
+	}
 	g.table.begin(*c) // before the states are read: see the package comment
 
 	device, err := g.deps.Device(ctx, id)
@@ -164,6 +174,9 @@ func (g *Gate) decide(ctx context.Context, req *jwt.AuthorizationRequestClaims, 
 			v.refused = quarantined
 			return v
 		}
+	}
+	if v.refused = g.room(*c, g.others(*c)); v.refused != "" {
+		return v
 	}
 	children := g.speaksFor(id)
 	if v.token, err = g.grant(req.UserNkey, device, claim.End, v.restricted, children); err != nil {

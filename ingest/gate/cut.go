@@ -19,8 +19,8 @@ import (
 const (
 	// The look that confirms comes at least this many times as long after the
 	// cut as that took.
-	settleFactor = 3
-	settleMost   = 100 * time.Millisecond
+	settleFactor = 1
+	settleMost   = 50 * time.Millisecond
 	settleParts  = 2
 )
 
@@ -159,7 +159,11 @@ func (e *enforcer) fence(ctx context.Context, q fleet.Quarantine) {
 
 // look asks every broker once. The error says what is still in the way.
 func (e *enforcer) look(ctx context.Context, q fleet.Quarantine, since time.Time) ([]fleet.BrokerProof, []fleet.Connection, error) {
-	live, proofs, err := e.g.deps.Bus.Live(ctx, q.Device)
+	users := []string{bus.User(q.Device, false)}
+	if q.Level == fleet.Isolate && fleet.DecisionNumber(q.ID) > 1 {
+		users = append(users, bus.User(q.Device, true)) // it may have been restricted before
+	}
+	live, proofs, err := e.g.deps.Bus.LiveUsers(ctx, users...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,9 +24,10 @@ const (
 // (cordon.gate.~ where no device is known).
 type Event struct {
 	Device   string    `json:"device"`
-	Event    string    `json:"event"` // connected, disconnected, refused
+	Event    string    `json:"event"` // connected, disconnected, refused, clone, flood
 	Reason   string    `json:"reason,omitempty"`
 	Address  string    `json:"address,omitempty"`
+	Other    string    `json:"other,omitempty"` // of a clone: the connection that was there before
 	Protocol string    `json:"protocol,omitempty"`
 	At       time.Time `json:"at"`
 	// Of a connection that ended:

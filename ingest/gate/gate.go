@@ -27,6 +27,16 @@ type Config struct {
 	Reconcile      time.Duration            // how often every connection is checked against registry and quarantines
 	TickEvery      time.Duration            // distance of ticks on the FLEET log
 	Fault          func(point string) error // for tests: an error breaks off at the point
+
+	PerDevice     int           // connections of one device side by side, with ClonesAllow
+	PerAddress    int           // connections from one address; 0: any number
+	Clones        Clones        // one identity on two live connections
+	Failures      int           // refusals of one device from one address within FailureWindow; then it is refused unasked
+	FailureWindow time.Duration //
+	FloodEvery    time.Duration // how often the brokers' counters are sampled; 0: never
+	FloodMessages float64       // per second that one connection may send …
+	FloodBytes    float64       // … and bytes
+	CoolDown      time.Duration // how long a device that flooded is refused
 }
 
 // DefaultConfig suits a fleet of 100,000 devices on one node.
@@ -38,6 +48,8 @@ func DefaultConfig() Config {
 		Settle:         3 * time.Millisecond,
 		Reconcile:      30 * time.Second,
 		TickEvery:      10 * time.Second,
+		PerDevice:      4, PerAddress: 0, Clones: ClonesNewest, Failures: 20, FailureWindow: time.Minute,
+		FloodEvery: 10 * time.Second, FloodMessages: 5_000, FloodBytes: 32 << 20, CoolDown: time.Minute,
 	}
 }
 
@@ -62,6 +74,7 @@ type Gate struct {
 	metrics *metrics
 	table   *table
 	quiet   *quiet
+	limits  *limiter
 	ready   chan struct{}
 
 	issuer, curve nkeys.KeyPair
@@ -80,6 +93,7 @@ func New(cfg Config, deps Deps) *Gate {
 		deps.Metrics = prometheus.NewRegistry()
 	}
 	g := &Gate{cfg: cfg, deps: deps, table: newTable(), quiet: newQuiet(deps.Clock), ready: make(chan struct{})}
+	g.limits = newLimiter(g)
 	g.metrics = newMetrics(deps.Metrics, g)
 	return g
 }
@@ -113,7 +127,7 @@ func (g *Gate) run(ctx context.Context) error {
 		return err
 	}
 	loops := []func(context.Context) error{
-		g.enforcer.run, g.enforcer.keepTime, g.enforcer.journal.Run, g.devices.run, g.reconcileLoop, g.tickLoop,
+		g.enforcer.run, g.enforcer.keepTime, g.enforcer.journal.Run, g.devices.run, g.reconcileLoop, g.tickLoop, g.sampleLoop,
 	}
 	for _, loop := range loops {
 		group.Go(func() {

@@ -11,6 +11,8 @@ type metrics struct {
 	admitted *prometheus.CounterVec // by protocol
 	refused  *prometheus.CounterVec // by reason
 	kicked   prometheus.Counter
+	clones   prometheus.Counter
+	floods   prometheus.Counter
 	callout  prometheus.Histogram
 	confirm  prometheus.Histogram
 	ticks    prometheus.Counter
@@ -30,6 +32,12 @@ func newMetrics(reg prometheus.Registerer, g *Gate) *metrics {
 		kicked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cordon_gate_kicked_total", Help: "Connections cut.",
 		}),
+		clones: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cordon_gate_clones_total", Help: "Live connections cut because their identity came again elsewhere.",
+		}),
+		floods: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cordon_gate_floods_total", Help: "Connections cut because they sent too much.",
+		}),
 		callout: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cordon_gate_callout_seconds", Help: "Time to answer an authorization request.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 2, 14),
@@ -48,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, g *Gate) *metrics {
 	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "cordon_gate_connections", Help: "Connections admitted and not gone.",
 	}, func() float64 { return float64(g.table.len()) })
-	reg.MustRegister(m.admitted, m.refused, m.kicked, m.callout, m.confirm, m.ticks, m.states, connections)
+	reg.MustRegister(m.admitted, m.refused, m.kicked, m.clones, m.floods, m.callout, m.confirm, m.ticks, m.states, connections)
 	for _, reason := range reasons {
 		m.refused.WithLabelValues(string(reason))
 	}

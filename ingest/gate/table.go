@@ -32,10 +32,11 @@ type table struct {
 	mu       sync.Mutex
 	byKey    map[key]*connection
 	byDevice map[string]map[key]*connection
+	byHost   map[string]int
 }
 
 func newTable() *table {
-	return &table{byKey: map[key]*connection{}, byDevice: map[string]map[key]*connection{}}
+	return &table{byKey: map[key]*connection{}, byDevice: map[string]map[key]*connection{}, byHost: map[string]int{}}
 }
 
 func (t *table) len() int {
@@ -53,6 +54,9 @@ func (t *table) begin(c connection) {
 }
 
 func (t *table) put(c *connection) {
+	if t.byKey[c.key()] == nil {
+		t.byHost[host(c.Address)]++
+	}
 	t.byKey[c.key()] = c
 	if t.byDevice[c.device] == nil {
 		t.byDevice[c.device] = map[key]*connection{}
@@ -99,10 +103,22 @@ func (t *table) remove(k key) {
 		return
 	}
 	delete(t.byKey, k)
+	if h := host(c.Address); t.byHost[h] > 1 {
+		t.byHost[h]--
+	} else {
+		delete(t.byHost, h)
+	}
 	delete(t.byDevice[c.device], k)
 	if len(t.byDevice[c.device]) == 0 {
 		delete(t.byDevice, c.device)
 	}
+}
+
+// from counts the connections from an address.
+func (t *table) from(address string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byHost[address]
 }
 
 // of copies the connections of a device.

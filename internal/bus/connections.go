@@ -187,13 +187,18 @@ func (b *Bus) Connections(ctx context.Context, device string) ([]fleet.Connectio
 // Live is Connections with what else the broker says; an empty device means
 // all devices.
 func (b *Bus) Live(ctx context.Context, device string) ([]Live, []fleet.BrokerProof, error) {
+	if device == "" {
+		return b.LiveUsers(ctx, "")
+	}
+	return b.LiveUsers(ctx, User(device, false), User(device, true))
+}
+
+// LiveUsers is Live for broker users (User). A broker goes through all of its
+// connections for each.
+func (b *Bus) LiveUsers(ctx context.Context, users ...string) ([]Live, []fleet.BrokerProof, error) {
 	brokers, err := b.Brokers(ctx)
 	if err != nil {
 		return nil, nil, err
-	}
-	users := []string{""}
-	if device != "" {
-		users = []string{User(device, false), User(device, true)}
 	}
 	var mu sync.Mutex
 	var live []Live

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"strconv"
 	"text/template"
 	"time"
@@ -17,13 +18,16 @@ import (
 
 // ServerConfig describes the embedded broker.
 type ServerConfig struct {
-	Name   string // server_name, unique in a cluster
-	Dir    string // JetStream's file store
-	NATS   string // listen address host:port, port 0 picks one; empty: in-process clients only
-	MQTT   string // the same for MQTT 3.1.1
-	TLS    *tls.Config
-	Keys   Keys
-	Limits Limits
+	Name      string   // server_name, unique in a cluster
+	Dir       string   // JetStream's file store
+	NATS      string   // listen address host:port, port 0 picks one; empty: in-process clients only
+	MQTT      string   // the same for MQTT 3.1.1
+	WebSocket string   // the same for NATS over WebSocket; empty: none
+	Cluster   string   // route listen address; empty: a broker alone
+	Routes    []string // of the other brokers of the cluster, nats-route://host:port
+	TLS       *tls.Config
+	Keys      Keys
+	Limits    Limits
 }
 
 // configText is the broker's configuration as cordon up runs it and as
@@ -88,8 +92,8 @@ func ConfigText(cfg ServerConfig) (string, error) {
 
 // Server is the embedded broker.
 type Server struct {
-	srv        *server.Server
-	nats, mqtt string
+	srv                   *server.Server
+	nats, mqtt, websocket string
 }
 
 // StartServer starts the broker and returns once it accepts connections.
@@ -118,6 +122,17 @@ func StartServer(cfg ServerConfig, log *slog.Logger, refused func(message string
 		}
 		opts.MQTT.TLSConfig, opts.MQTT.TLSTimeout = cfg.TLS.Clone(), 5
 	}
+	if cfg.WebSocket != "" {
+		if opts.Websocket.Host, opts.Websocket.Port, err = listen("--websocket", cfg.WebSocket); err != nil {
+			return nil, err
+		}
+		opts.Websocket.TLSConfig, opts.Websocket.HandshakeTimeout = cfg.TLS.Clone(), 5*time.Second
+	}
+	if cfg.Cluster != "" {
+		if err := join(&opts, cfg); err != nil {
+			return nil, err
+		}
+	}
 	srv, err := server.NewServer(&opts)
 	if err != nil {
 		return nil, fmt.Errorf("configure broker: %w", err)
@@ -135,6 +150,9 @@ func StartServer(cfg ServerConfig, log *slog.Logger, refused func(message string
 	s := &Server{srv: srv}
 	if cfg.NATS != "" {
 		s.nats = net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port))
+	}
+	if cfg.WebSocket != "" {
+		s.websocket = net.JoinHostPort(opts.Websocket.Host, strconv.Itoa(opts.Websocket.Port))
 	}
 	if cfg.MQTT != "" {
 		s.mqtt = net.JoinHostPort(opts.MQTT.Host, strconv.Itoa(opts.MQTT.Port))
@@ -159,6 +177,31 @@ func listen(flag, address string) (host string, port int, err error) {
 	}
 	return host, port, nil
 }
+
+// join makes the broker one of a cluster. Routes are inside TLS, both ends
+// with certificates of Cordon's authority.
+func join(opts *server.Options, cfg ServerConfig) (err error) {
+	opts.Cluster.Name = "cordon"
+	if opts.Cluster.Host, opts.Cluster.Port, err = listen("--cluster", cfg.Cluster); err != nil {
+		return err
+	}
+	if cfg.TLS != nil {
+		opts.Cluster.TLSConfig, opts.Cluster.TLSTimeout = cfg.TLS.Clone(), 5
+		opts.Cluster.TLSConfig.RootCAs = cfg.TLS.ClientCAs
+	}
+	for _, text := range cfg.Routes {
+		route, err := url.Parse(text)
+		if err != nil {
+			return fmt.Errorf("read route %q: %w", text, err)
+		}
+		opts.Routes = append(opts.Routes, route)
+	}
+	return nil
+}
+
+// WebSocketAddress is the bound host:port of the WebSocket listener, ""
+// without one.
+func (s *Server) WebSocketAddress() string { return s.websocket }
 
 // ID is the server id that callout requests and connection lists carry.
 func (s *Server) ID() string { return s.srv.ID() }
