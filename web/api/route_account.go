@@ -19,7 +19,7 @@ type (
 	codeInput           struct{ Body CodeRequest }
 	recoveryOutput      struct{ Body RecoveryCodes }
 	modifyOperatorInput struct {
-		operatorInput
+		OperatorPath
 		Body OperatorChange
 	}
 	operatorOutput struct{ Body Operator }

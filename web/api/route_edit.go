@@ -39,8 +39,8 @@ type DeviceChange struct {
 	Tags     *[]string `json:"tags,omitempty" maxItems:"32" doc:"All of them: what is not listed goes."`
 }
 
-// LineFault is a line of a CSV file that could not be taken.
-type LineFault struct {
+// ImportFault is a line of a CSV file that could not be taken.
+type ImportFault struct {
 	Line    int    `json:"line"`
 	Device  string `json:"device"`
 	Message string `json:"message"`
@@ -52,7 +52,7 @@ type DeviceImport struct {
 	Changed   int         `json:"changed"`
 	Unchanged int         `json:"unchanged"`
 	Failed    int         `json:"failed"`
-	Faults    []LineFault `json:"faults" doc:"The first hundred."`
+	Faults    []ImportFault `json:"faults" doc:"The first hundred."`
 }
 
 // IncidentsChange does the same to many incidents.
@@ -216,7 +216,7 @@ func (a *API) editDevices(ctx context.Context, in *editDevicesInput) (*editDevic
 	if err := checkHead(head); err != nil {
 		return nil, err
 	}
-	out := DeviceImport{DryRun: in.DryRun, Faults: []LineFault{}}
+	out := DeviceImport{DryRun: in.DryRun, Faults: []ImportFault{}}
 	for line := 2; ; line++ {
 		row, err := rows.Read()
 		if errors.Is(err, io.EOF) {
@@ -241,7 +241,7 @@ func (a *API) editDevices(ctx context.Context, in *editDevicesInput) (*editDevic
 		default:
 			out.Failed++
 			if len(out.Faults) < 100 {
-				out.Faults = append(out.Faults, LineFault{line, id, problem(ctx, a.deps.Log, err).Detail})
+				out.Faults = append(out.Faults, ImportFault{line, id, problem(ctx, a.deps.Log, err).Detail})
 			}
 		}
 		if ctx.Err() != nil {

@@ -21,10 +21,6 @@ const (
 )
 
 type (
-	exportInput struct {
-		Format string `query:"format" enum:"json,csv,ndjson" default:"ndjson"`
-	}
-	exportDevicesInput   struct{ listDevicesInputExport }
 	exportIncidentsInput struct {
 		Format   string `query:"format" enum:"json,csv,ndjson,ocsf" default:"ndjson" doc:"ocsf: Incident Finding (class 2005), one a line."`
 		State    string `query:"state" maxLength:"64"`
@@ -37,8 +33,8 @@ type (
 		Device string `query:"device" maxLength:"64"`
 		Rule   string `query:"rule" maxLength:"128"`
 	}
-	listDevicesInputExport struct {
-		exportInput
+	exportDevicesInput struct {
+		Format string `query:"format" enum:"json,csv,ndjson" default:"ndjson"`
 		Cohort string `query:"cohort" maxLength:"128"`
 		Site   string `query:"site" maxLength:"128"`
 		State  string `query:"state" enum:"enrolled,active,revoked,retired"`

@@ -27,9 +27,11 @@ type (
 	operatorsOutput   struct{ Body OperatorList }
 	addOperatorInput  struct{ Body OperatorRequest }
 	addOperatorOutput struct{ Body NewOperator }
-	operatorInput     struct {
+	// OperatorPath names an operator in the path.
+	OperatorPath struct {
 		Name string `path:"name" maxLength:"64" pattern:"^[a-z][a-z0-9_-]*$" doc:"The operator's name."`
 	}
+	operatorInput     struct{ OperatorPath }
 	tokensOutput      struct{ Body TokenList }
 	createTokenInput  struct{ Body TokenRequest }
 	createTokenOutput struct{ Body NewToken }
