@@ -21,7 +21,6 @@ import (
 	"cordon/alert/notify"
 	"cordon/internal/bus"
 	"cordon/internal/fleet"
-	"cordon/internal/identity"
 	"cordon/internal/store"
 )
 
@@ -73,9 +72,9 @@ func Serve(ctx context.Context, dir string, cfg ServeConfig, roles Roles, log *s
 }
 
 func (p *platform) connect(ctx context.Context, life *lifecycle, cfg ServeConfig) error {
-	ca, err := identity.LoadOrCreateCA(cfg.Keys, p.clock)
+	ca, err := openCA(cfg.Keys, p.clock)
 	if err != nil {
-		return fmt.Errorf("open certificate authority: %w", err)
+		return err
 	}
 	keys, err := bus.LoadOrCreateKeys(filepath.Join(cfg.Keys, "broker.json"))
 	if err != nil {
@@ -177,9 +176,9 @@ func CheckHealth(ctx context.Context, address string) error {
 // Init makes the authority, the broker's keys and certificate, and nats.conf
 // in dir. What is there already stays.
 func Init(dir string, hosts []string) error {
-	ca, err := identity.LoadOrCreateCA(dir, time.Now)
+	ca, err := openCA(dir, time.Now)
 	if err != nil {
-		return fmt.Errorf("make certificate authority: %w", err)
+		return err
 	}
 	keys, err := bus.LoadOrCreateKeys(filepath.Join(dir, "broker.json"))
 	if err != nil {

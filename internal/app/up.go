@@ -99,9 +99,9 @@ func Up(ctx context.Context, dir string, cfg Config, show *DemoConfig, log *slog
 
 func (p *platform) startBroker(life *lifecycle) error {
 	keyDir := filepath.Join(p.dir, "keys")
-	ca, err := identity.LoadOrCreateCA(keyDir, p.clock)
+	ca, err := openCA(keyDir, p.clock)
 	if err != nil {
-		return fmt.Errorf("open certificate authority: %w", err)
+		return err
 	}
 	keys, err := bus.LoadOrCreateKeys(filepath.Join(keyDir, "broker.json"))
 	if err != nil {

@@ -243,3 +243,6 @@ func (r *Registry) RetireAuthority(ctx context.Context, id, actor, reason string
 
 // Dir is the directory of the keys.
 func (ca *CA) Dir() string { return ca.dir }
+
+// AuthorityPEM is the certificates of the trusted authorities.
+func (r *Registry) AuthorityPEM() []byte { return r.deps.CA.PEM() }

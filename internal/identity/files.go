@@ -106,7 +106,7 @@ func (ca *CA) loadKey(path string) (*ecdsa.PrivateKey, error) {
 
 // SealKeyEnv names the environment variable with the key under which Cordon's
 // own keys are encrypted at rest.
-const SealKeyEnv = "CORDON_SECRET_KEY"
+const SealKeyEnv = "CORDON_SECRETS_KEY"
 
 const (
 	plainKey  = "PRIVATE KEY"
@@ -238,6 +238,27 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// CheckModes refuses a key directory in which others than its owner can read
+// anything but certificates.
+func CheckModes(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is about to be made
+	}
+	if err != nil {
+		return fmt.Errorf("check key directory: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() || filepath.Ext(entry.Name()) == ".crt" || filepath.Ext(entry.Name()) == ".conf" || entry.Name() == "broker-cert.pem" {
+			continue
+		}
+		if err := checkMode(filepath.Join(dir, entry.Name()), "600"); err != nil {
+			return err
+		}
 	}
 	return nil
 }
