@@ -179,7 +179,7 @@ func (p *platform) startWeb(ctx context.Context, life *lifecycle, s services) (w
 		scheme = "https"
 	}
 	web := api.New(cfg, api.Deps{
-		Bus: p.bus, Operators: operators, Devices: p.devices, Incidents: incidents{s.incidents}, Quarantines: s.quarantines,
+		Bus: p.bus, Operators: operators, Devices: p.devices, Lifecycle: p.devices, Erasures: p.eraser(life), Incidents: incidents{s.incidents}, Quarantines: s.quarantines,
 		Rules: p.rules(p.detector), Notices: notices{s.notices}, History: p.store, Insight: p.insight(p.detector),
 		CA: p.ca.PEM(), Log: p.part("web"), Clock: p.clock, Registry: p.registry, Secrets: secrets,
 	})
@@ -208,12 +208,11 @@ func (p *platform) dashboardTLS() (*tls.Config, error) {
 		cfg.GetCertificate = source.Get
 		return cfg, nil
 	}
-	certificate, err := p.ca.Server(p.cfg.names()...)
+	own, err := p.ca.ServerTLS(p.cfg.names()...)
 	if err != nil {
 		return nil, fmt.Errorf("make dashboard certificate: %w", err)
 	}
-	cfg.Certificates = []tls.Certificate{certificate}
-	return cfg, nil
+	return own, nil
 }
 
 // ruleFolders are the shipped pack and the operator's own rules, which win.
