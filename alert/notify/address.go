@@ -63,13 +63,18 @@ func guard(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// newClient makes the client of one receiver: its own connections, no proxy
-// (the guard would see only the proxy) and no redirects.
-func newClient(r Receiver, timeout time.Duration, tlsConfig *tls.Config) *http.Client {
+func newDialer(r Receiver, timeout time.Duration) *net.Dialer {
 	dialer := &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}
 	if !r.AllowPrivate {
 		dialer.Control = guard
 	}
+	return dialer
+}
+
+// newClient makes the client of one receiver: its own connections, no proxy
+// (the guard would see only the proxy) and no redirects.
+func newClient(r Receiver, timeout time.Duration, tlsConfig *tls.Config) *http.Client {
+	dialer := newDialer(r, timeout)
 	return &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/mail"
 	"net/url"
 	"regexp"
 	"slices"
@@ -19,34 +20,64 @@ import (
 const (
 	KindWebhook = "webhook" // CloudEvents body, Standard Webhooks signature
 	KindSlack   = "slack"   // a Slack incoming webhook, or what understands the same
+	KindTeams   = "teams"   // a Microsoft Teams workflow: an Adaptive Card
+	KindPager   = "pagerduty"
+	KindEmail   = "email"    // an SMTP server
+	KindSyslog  = "syslog"   // RFC 5424 over udp, tcp or tls
+	KindShout   = "shoutrrr" // whatever shoutrrr reaches
 )
+
+// Kinds lists every kind of receiver.
+var Kinds = []string{KindWebhook, KindSlack, KindTeams, KindPager, KindEmail, KindSyslog, KindShout}
 
 // DefaultChanges are the kinds of change that a receiver hears of unless it
 // says otherwise.
-var DefaultChanges = []string{"opened", "escalated", "quarantined", "released", "resolved"}
+var DefaultChanges = []string{"opened", "escalated", "flapping", "quarantined", "released", "resolved", "merged", "reopened"}
 
 // AllChanges are the kinds of change that there are.
 var AllChanges = []string{
-	"opened", "escalated", "finding", "acknowledged", "assigned", "comment", "quarantined", "released", "resolved", "reopened",
+	"opened", "escalated", "finding", "acknowledged", "assigned", "comment", "quarantined", "released", "resolved", "reopened", "merged", "flapping", "tagged",
 }
 
-// Receiver is where notifications go. URL and Secret are secrets: no JSON and
-// no printed form has them.
+// Kinds of change that only the service itself makes; a route asks for them.
+const (
+	changeUnacknowledged = "unacknowledged" // nobody acknowledged in time
+	changeReminder       = "reminder"       // still nobody did
+)
+
+// Receiver is where notifications go. URL, Secret, Secrets and Password are
+// secrets: no JSON and no printed form has them.
 type Receiver struct {
 	Name         string         `json:"name" yaml:"name"` // a-z, 0-9, -
 	Kind         string         `json:"kind" yaml:"kind"`
-	URL          string         `json:"-" yaml:"url"`
-	Secret       string         `json:"-" yaml:"secret,omitempty"`                              // whsec_<base64>; required for webhook
+	URL          string         `json:"-" yaml:"url,omitempty"`
+	Secret       string         `json:"-" yaml:"secret,omitempty"`  // webhook: whsec_<base64>; pagerduty: the routing key
+	Secrets      []string       `json:"-" yaml:"secrets,omitempty"` // webhook: more keys while keys are changed; each signs
+	To           []string       `json:"to,omitempty" yaml:"to,omitempty"`
+	From         string         `json:"from,omitempty" yaml:"from,omitempty"`
+	Username     string         `json:"username,omitempty" yaml:"username,omitempty"`
+	Password     string         `json:"-" yaml:"password,omitempty"`
 	Severity     fleet.Severity `json:"severity,omitempty" yaml:"severity,omitempty"`           // the mildest that it hears of; default low
 	Changes      []string       `json:"changes,omitempty" yaml:"changes,omitempty"`             // default DefaultChanges
 	AllowPrivate bool           `json:"allow_private,omitempty" yaml:"allow_private,omitempty"` // may be on a private or loopback address
+}
+
+// keys are the secrets that sign.
+func (r Receiver) keys() []string {
+	var out []string
+	if r.Secret != "" {
+		out = append(out, r.Secret)
+	}
+	return append(out, r.Secrets...)
 }
 
 // Config says who is told, and how patiently. The zero value of every field
 // but Receivers is DefaultConfig's.
 type Config struct {
 	Receivers   []Receiver
-	BaseURL     string // of the dashboard, for links; empty: no links
+	Policy      Policy
+	Tick        time.Duration // how often escalations, reminders and ended silences are looked for
+	BaseURL     string        // of the dashboard, for links; empty: no links
 	Timeout     time.Duration
 	MaxAttempts int
 	Window      int // items per receiver in memory
@@ -63,7 +94,7 @@ type Config struct {
 // DefaultConfig gives up on a notification after 12 attempts, about an hour.
 func DefaultConfig() Config {
 	return Config{
-		Timeout: 10 * time.Second, MaxAttempts: 12, Window: 64, InFlight: 4, QueueLimit: 10_000,
+		Tick: 5 * time.Second, Timeout: 10 * time.Second, MaxAttempts: 12, Window: 64, InFlight: 4, QueueLimit: 10_000,
 		GiveUpAfter: 24 * time.Hour, MaxWait: time.Hour, BreakAfter: 3, History: 10_000,
 		Backoff: Backoff,
 	}
@@ -92,7 +123,7 @@ func (c Config) withDefaults() Config {
 	for _, part := range []struct {
 		to  *time.Duration
 		def time.Duration
-	}{{&c.Timeout, d.Timeout}, {&c.GiveUpAfter, d.GiveUpAfter}, {&c.MaxWait, d.MaxWait}} {
+	}{{&c.Tick, d.Tick}, {&c.Timeout, d.Timeout}, {&c.GiveUpAfter, d.GiveUpAfter}, {&c.MaxWait, d.MaxWait}} {
 		if *part.to <= 0 {
 			*part.to = part.def
 		}
@@ -105,17 +136,27 @@ func (c Config) withDefaults() Config {
 	}
 	receivers := make([]Receiver, len(c.Receivers))
 	for i, r := range c.Receivers {
-		if r.Severity == "" {
-			r.Severity = fleet.Low
-		}
-		if len(r.Changes) == 0 {
-			r.Changes = slices.Clone(DefaultChanges)
-		}
-		receivers[i] = r
+		receivers[i] = r.withDefaults()
 	}
 	c.Receivers = receivers
 	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
 	return c
+}
+
+func (r Receiver) withDefaults() Receiver {
+	if r.Severity == "" {
+		r.Severity = fleet.Low
+	}
+	if len(r.Changes) == 0 {
+		r.Changes = slices.Clone(DefaultChanges)
+		if r.Kind == KindPager {
+			r.Changes = append(r.Changes, "acknowledged")
+		}
+	}
+	if r.Kind == KindPager && r.URL == "" {
+		r.URL = PagerDutyURL
+	}
+	return r
 }
 
 var receiverName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -138,6 +179,13 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: %w", where, err))
 		}
 	}
+	var names []string
+	for _, r := range c.Receivers {
+		names = append(names, r.Name)
+	}
+	if err := c.Policy.Validate(names); err != nil {
+		errs = append(errs, err)
+	}
 	if c.BaseURL != "" {
 		if u, err := url.Parse(c.BaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			errs = append(errs, fmt.Errorf("base url %q: is not an http or https address", c.BaseURL))
@@ -146,21 +194,37 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// schemes that the address of a kind may have.
+var schemes = map[string][]string{
+	KindWebhook: {"http", "https"}, KindSlack: {"http", "https"}, KindTeams: {"http", "https"}, KindPager: {"http", "https"},
+	KindEmail: {"smtp", "smtps"}, KindSyslog: {"udp", "tcp", "tls"},
+}
+
 func (r Receiver) faults() []error {
 	var errs []error
-	if r.Kind != KindWebhook && r.Kind != KindSlack {
-		errs = append(errs, fmt.Errorf("kind: %q is not one of webhook, slack", r.Kind))
-	}
-	if err := checkURL(r.URL); err != nil {
-		errs = append(errs, fmt.Errorf("url: %w", err))
+	if !slices.Contains(Kinds, r.Kind) {
+		errs = append(errs, fmt.Errorf("kind: %q is not one of %s", r.Kind, strings.Join(Kinds, ", ")))
 	}
 	switch {
-	case r.Secret != "":
-		if err := checkSecret(r.Secret); err != nil {
-			errs = append(errs, fmt.Errorf("secret: %w", err))
+	case r.Kind == KindShout:
+		if err := checkShoutrrr(r.URL); err != nil {
+			errs = append(errs, fmt.Errorf("url: %w", err))
 		}
-	case r.Kind == KindWebhook:
-		errs = append(errs, errors.New("secret: missing: webhooks are signed; make one with: printf 'whsec_%s' \"$(head -c 24 /dev/urandom | base64)\""))
+		if !r.AllowPrivate {
+			errs = append(errs, errors.New("allow_private: must be true: shoutrrr dials by itself and can't be kept from private addresses"))
+		}
+	case r.Kind != KindPager || r.URL != "":
+		allowed := schemes[r.Kind]
+		if allowed == nil {
+			allowed = schemes[KindWebhook]
+		}
+		if err := checkURL(r.URL, allowed); err != nil {
+			errs = append(errs, fmt.Errorf("url: %w", err))
+		}
+	}
+	errs = append(errs, r.secretFaults()...)
+	if r.Kind == KindEmail {
+		errs = append(errs, r.mailFaults()...)
 	}
 	if r.Severity != "" && r.Severity.Rank() == 0 {
 		_, err := fleet.Parse("severity", string(r.Severity), fleet.Severities)
@@ -174,9 +238,48 @@ func (r Receiver) faults() []error {
 	return errs
 }
 
+func (r Receiver) secretFaults() []error {
+	var errs []error
+	switch r.Kind {
+	case KindPager:
+		if len(r.Secret) < 16 || strings.ContainsAny(r.Secret, " \r\n") {
+			errs = append(errs, errors.New("secret: must be the routing key (integration key) of the service"))
+		}
+	default:
+		for _, key := range r.keys() {
+			if err := checkSecret(key); err != nil {
+				errs = append(errs, fmt.Errorf("secret: %w", err))
+			}
+		}
+		if r.Kind == KindWebhook && len(r.keys()) == 0 {
+			errs = append(errs, errors.New("secret: missing: webhooks are signed; make one with: printf 'whsec_%s' \"$(head -c 24 /dev/urandom | base64)\""))
+		}
+	}
+	if len(r.Secrets) > 4 {
+		errs = append(errs, errors.New("secrets: at most 4"))
+	}
+	return errs
+}
+
+func (r Receiver) mailFaults() []error {
+	var errs []error
+	if _, err := mail.ParseAddress(r.From); err != nil {
+		errs = append(errs, errors.New("from: is not a mail address"))
+	}
+	if len(r.To) == 0 || len(r.To) > 50 {
+		errs = append(errs, errors.New("to: name 1 to 50 mail addresses"))
+	}
+	for _, to := range r.To {
+		if _, err := mail.ParseAddress(to); err != nil {
+			errs = append(errs, fmt.Errorf("to: %q is not a mail address", to))
+		}
+	}
+	return errs
+}
+
 // checkURL gives no part of the address away: the path of a chat address is
 // its password.
-func checkURL(text string) error {
+func checkURL(text string, allowed []string) error {
 	if text == "" {
 		return errors.New("missing")
 	}
@@ -184,8 +287,8 @@ func checkURL(text string) error {
 	switch {
 	case err != nil:
 		return errors.New("is not an address")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("scheme %q is not http or https", u.Scheme)
+	case !slices.Contains(allowed, u.Scheme):
+		return fmt.Errorf("scheme %q is not %s", u.Scheme, strings.Join(allowed, " or "))
 	case u.Hostname() == "":
 		return errors.New("has no host")
 	case u.Fragment != "":
@@ -218,7 +321,13 @@ func (r Receiver) GoString() string { return r.String() }
 // LogValue does too.
 func (r Receiver) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// wants says whether the receiver hears of the change.
-func (r Receiver) wants(change fleet.IncidentChange) bool {
-	return slices.Contains(r.Changes, change.Change) && change.Incident.Severity.Rank() >= r.Severity.Rank()
+// hears says whether the receiver hears of such a change, and if not, why.
+func (r Receiver) hears(severity fleet.Severity, change string) (bool, string) {
+	if severity.Rank() < r.Severity.Rank() {
+		return false, fmt.Sprintf("%s hears only of %s and worse", r.Name, r.Severity)
+	}
+	if change != changeUnacknowledged && change != changeReminder && !slices.Contains(r.Changes, change) {
+		return false, fmt.Sprintf("%s hears only of the changes %s", r.Name, strings.Join(r.Changes, ", "))
+	}
+	return true, ""
 }

@@ -26,7 +26,7 @@ func TestService_restartInMidRetryGoesOn(t *testing.T) {
 	b.stop()
 
 	b.start() // its hour is not over
-	b.await("item in hand", func() bool { return b.svc.workers[0].backlog() == 1 })
+	b.await("item in hand", func() bool { return b.svc.workers()[0].backlog() == 1 })
 	b.publish(change(2, 1, "opened")) // another incident does not wait for it
 	b.await("other", func() bool { return b.delivery("INC-2.1.soc").Attempts == 1 })
 	require.Equal(t, 1, b.delivery("INC-1.1.soc").Attempts)

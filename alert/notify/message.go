@@ -26,6 +26,9 @@ type item struct {
 	Receiver  string               `json:"receiver"`
 	CreatedAt time.Time            `json:"created_at"`
 	Test      bool                 `json:"test,omitempty"`
+	Group     string               `json:"group,omitempty"` // goes out together with others of it
+	Wait      time.Duration        `json:"wait,omitempty"`
+	Interval  time.Duration        `json:"interval,omitempty"`
 	Change    fleet.IncidentChange `json:"change"`
 }
 
@@ -34,6 +37,8 @@ func newItem(change fleet.IncidentChange, receiver string, now time.Time) item {
 	inc := &change.Incident
 	inc.Timeline = newest(inc.Timeline, maxTimeline)
 	inc.FindingIDs = newest(inc.FindingIDs, maxListed)
+	inc.Devices = inc.Devices[:min(len(inc.Devices), maxListed)]
+	inc.Children = inc.Children[:min(len(inc.Children), maxListed)]
 	inc.Actors = newest(inc.Actors, maxListed)
 	inc.Rules = newest(inc.Rules, maxListed)
 	inc.Techniques = newest(inc.Techniques, maxListed)
@@ -48,7 +53,9 @@ func newItem(change fleet.IncidentChange, receiver string, now time.Time) item {
 
 // webhookID is the item's id without full stops, which Standard Webhooks
 // keeps as its separator.
-func (it item) webhookID() string { return "msg_" + strings.ReplaceAll(it.ID, ".", "_") }
+func (it item) webhookID() string { return webhookID(it.ID) }
+
+func webhookID(id string) string { return "msg_" + strings.ReplaceAll(id, ".", "_") }
 
 func newest[T any](list []T, n int) []T {
 	if over := len(list) - n; over > 0 {
@@ -107,12 +114,53 @@ func event(it item, base string) Event {
 	}
 }
 
-// body renders what is posted to a receiver of the kind.
-func body(it item, kind, base string) (contentType string, raw []byte, err error) {
-	var v any = event(it, base)
-	contentType = ContentTypeEvent
-	if kind == KindSlack {
-		v, contentType = slackMessage(it, base), "application/json; charset=utf-8"
+// Digest is the body of a webhook that carries several changes: a CloudEvent
+// of type cordon.digest whose data lists the events, oldest first.
+type Digest struct {
+	SpecVersion     string     `json:"specversion"`
+	ID              string     `json:"id"`
+	Source          string     `json:"source"`
+	Type            string     `json:"type"`
+	Time            time.Time  `json:"time"`
+	DataContentType string     `json:"datacontenttype"`
+	Data            DigestData `json:"data"`
+}
+
+// DigestData is what a digest tells.
+type DigestData struct {
+	Summary string  `json:"summary"`
+	Events  []Event `json:"events"`
+}
+
+func digest(items []item, id, base string) Digest {
+	d := Digest{
+		SpecVersion: "1.0", ID: id, Type: "cordon.digest", Time: items[0].CreatedAt.UTC(), DataContentType: "application/json",
+		Data: DigestData{Summary: digestHead(items)},
+	}
+	for _, it := range items {
+		d.Data.Events = append(d.Data.Events, event(it, base))
+	}
+	d.Source = d.Data.Events[0].Source
+	return d
+}
+
+// body renders what is posted to a receiver.
+func body(items []item, id string, r Receiver, base string) (contentType string, raw []byte, err error) {
+	var v any
+	contentType = "application/json; charset=utf-8"
+	switch r.Kind {
+	case KindSlack:
+		v = slackMessage(items, base)
+	case KindTeams:
+		v = teamsMessage(items, base)
+	case KindPager:
+		v = pagerEvent(items[0], r.Secret, base)
+	default:
+		contentType = ContentTypeEvent
+		v = event(items[0], base)
+		if len(items) > 1 {
+			v = digest(items, id, base)
+		}
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -137,6 +185,12 @@ func headline(c fleet.IncidentChange) string {
 		"released":     "device released",
 		"resolved":     "was resolved by " + c.Actor + " as " + strings.ReplaceAll(string(inc.Verdict), "_", " "),
 		"reopened":     "was reopened by " + c.Actor,
+		"merged":       "became part of " + inc.Parent,
+		"flapping":     "comes and goes",
+		"tagged":       "was tagged by " + c.Actor,
+
+		changeUnacknowledged: "was acknowledged by nobody",
+		changeReminder:       "is still open",
 	}[c.Change]
 	if c.Change == "assigned" && inc.Assignee == "" {
 		what = "is assigned to nobody"
@@ -144,7 +198,7 @@ func headline(c fleet.IncidentChange) string {
 	if what == "" {
 		what = c.Change
 	}
-	return fmt.Sprintf("[%s] %s %s on %s", strings.ToUpper(string(inc.Severity)), inc.ID, what, inc.Device)
+	return fmt.Sprintf("[%s] %s %s on %s", strings.ToUpper(string(inc.Severity)), inc.ID, what, inc.On())
 }
 
 // comparison puts what was seen beside what was expected.

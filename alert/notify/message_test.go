@@ -14,7 +14,7 @@ import (
 
 func TestSlack_messageIsReadableAndHarmless(t *testing.T) {
 	it := newItem(change(7, 1, "opened"), "chat", time.Unix(0, 0).UTC())
-	contentType, raw, err := body(it, KindSlack, "https://cordon.example")
+	contentType, raw, err := body([]item{it}, "msg_x", Receiver{Kind: KindSlack}, "https://cordon.example")
 	require.NoError(t, err)
 	require.Contains(t, contentType, "application/json")
 	text := string(raw)
@@ -40,7 +40,7 @@ func TestSlack_lengthsAreBounded(t *testing.T) {
 	long := strings.Repeat("&<é", 5000)
 	c.Incident.Title, c.Incident.Device, c.Incident.Assignee = long, long, long
 	c.Finding.Explanation.Sentence, c.Finding.Actor, c.Finding.RuleTitle = long, long, long
-	m := slackMessage(newItem(c, "chat", time.Now()), "https://cordon.example")
+	m := slackMessage([]item{newItem(c, "chat", time.Now())}, "https://cordon.example")
 	require.LessOrEqual(t, len([]rune(m.Text)), 3010)
 	require.LessOrEqual(t, len(m.Blocks), 50)
 	for _, b := range m.Blocks {
@@ -61,7 +61,7 @@ func TestSlack_everyChangeHasAHeadline(t *testing.T) {
 	for _, kind := range AllChanges {
 		c := change(1, 1, kind)
 		c.Incident.Verdict, c.Finding = fleet.FalsePositive, nil
-		m := slackMessage(newItem(c, "chat", time.Now()), "")
+		m := slackMessage([]item{newItem(c, "chat", time.Now())}, "")
 		require.Contains(t, m.Text, "INC-1", kind)
 		require.NotContains(t, m.Text, "{", kind)
 	}

@@ -22,6 +22,9 @@ const (
 	statePending   = "pending"
 	stateDelivered = "delivered"
 	stateFailed    = "failed"
+	// stateSuppressed is a notification that a silence or another incident
+	// keeps back.
+	stateSuppressed = "suppressed"
 )
 
 // MaxPage is the longest page of the delivery log.
@@ -41,21 +44,63 @@ type records struct {
 	limit int
 	mu    sync.RWMutex
 	byID  map[string]fleet.Delivery
+	told  map[string]map[string]time.Time // incident → receiver → when it was first told
 	once  sync.Once
 	ready chan struct{}
 }
 
 func newRecords(limit int) records {
-	return records{limit: limit, byID: map[string]fleet.Delivery{}, ready: make(chan struct{})}
+	return records{limit: limit, byID: map[string]fleet.Delivery{}, told: map[string]map[string]time.Time{}, ready: make(chan struct{})}
 }
 
 func (r *records) put(d fleet.Delivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.byID[d.ID]; ok && (d.UpdatedAt.Before(old.UpdatedAt) || old.State != statePending && d.State == statePending) {
+	if old, ok := r.byID[d.ID]; ok && (d.UpdatedAt.Before(old.UpdatedAt) || d.Replays < old.Replays ||
+		ended(old) && d.State == statePending && d.Replays == old.Replays) {
 		return // an older revision
 	}
 	r.byID[d.ID] = d
+	if d.State != statePending && d.State != stateDelivered || followUps[d.Change] || strings.HasPrefix(d.ID, "test-") {
+		return
+	}
+	receivers := r.told[d.Incident]
+	if receivers == nil {
+		receivers = map[string]time.Time{}
+		r.told[d.Incident] = receivers
+	}
+	if at, ok := receivers[d.Receiver]; !ok || d.CreatedAt.Before(at) {
+		receivers[d.Receiver] = d.CreatedAt
+	}
+}
+
+func ended(d fleet.Delivery) bool { return d.State == stateDelivered || d.State == stateFailed }
+
+func (r *records) get(id string) (fleet.Delivery, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	d, ok := r.byID[id]
+	return d, ok
+}
+
+// toldOf says whether a receiver was told of an incident, or is about to be.
+func (r *records) toldOf(incident, receiver string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.told[incident][receiver]
+	return ok
+}
+
+// firstTold is when somebody was first told of an incident.
+func (r *records) firstTold(incident string) (at time.Time, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, t := range r.told[incident] {
+		if !ok || t.Before(at) {
+			at, ok = t, true
+		}
+	}
+	return at, ok
 }
 
 func (r *records) remove(id string) {
@@ -119,7 +164,11 @@ func (s *Service) Deliveries(cursor string, limit int) (fleet.Page[fleet.Deliver
 
 // lookup reads a record from the bucket, which memory may lag behind.
 func (s *Service) lookup(ctx context.Context, id string) (d fleet.Delivery, found bool, err error) {
-	entry, err := s.bucket.Get(ctx, id)
+	b, err := s.open(ctx)
+	if err != nil {
+		return d, false, err
+	}
+	entry, err := b.delivery.Get(ctx, id)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return d, false, nil
 	}
@@ -135,7 +184,7 @@ func (s *Service) lookup(ctx context.Context, id string) (d fleet.Delivery, foun
 // store writes a record. A delivery has one writer: the worker that holds
 // its item, or before that the router.
 func (s *Service) store(ctx context.Context, d fleet.Delivery) error {
-	kv, err := s.open(ctx)
+	b, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -143,55 +192,11 @@ func (s *Service) store(ctx context.Context, d fleet.Delivery) error {
 	if err != nil {
 		return fmt.Errorf("encode delivery %s: %w", d.ID, err)
 	}
-	if _, err := kv.Put(ctx, d.ID, raw); err != nil {
+	if _, err := b.delivery.Put(ctx, d.ID, raw); err != nil {
 		return fmt.Errorf("write delivery %s: %w", d.ID, err)
 	}
 	s.records.put(d)
 	return nil
-}
-
-// Watch keeps the delivery log in memory up to date until ctx ends.
-func (s *Service) Watch(ctx context.Context) error {
-	kv, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
-	for ctx.Err() == nil {
-		watcher, err := kv.WatchAll(ctx)
-		if err != nil {
-			s.log.Warn("deliveries can't be watched", "error", err)
-			pause(ctx, time.Second)
-			continue
-		}
-		s.follow(ctx, watcher)
-		_ = watcher.Stop()
-	}
-	return nil
-}
-
-func (s *Service) follow(ctx context.Context, watcher jetstream.KeyWatcher) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case entry, ok := <-watcher.Updates():
-			switch {
-			case !ok:
-				return
-			case entry == nil:
-				s.records.once.Do(func() { close(s.records.ready) })
-			case entry.Operation() != jetstream.KeyValuePut:
-				s.records.remove(entry.Key())
-			default:
-				var d fleet.Delivery
-				if err := json.Unmarshal(entry.Value(), &d); err != nil {
-					s.log.Error("delivery can't be read", "delivery", entry.Key(), "error", err)
-					continue
-				}
-				s.records.put(d)
-			}
-		}
-	}
 }
 
 // pruneLoop keeps the log within its bound; ClickHouse keeps what goes.
@@ -206,13 +211,25 @@ func (s *Service) pruneLoop(ctx context.Context) error {
 }
 
 func (s *Service) prune(ctx context.Context) error {
+	b, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
 	all := s.records.all()
 	for i := len(all) - 1; i >= s.records.limit; i-- {
 		if all[i].State == statePending {
 			continue
 		}
-		if err := s.bucket.Purge(ctx, all[i].ID, jetstream.PurgeTTL(time.Hour)); err != nil {
+		if _, open := s.incidents.get(all[i].Incident); open && i < 2*s.records.limit {
+			continue // who was told of it must hear its end
+		}
+		if err := b.delivery.Purge(ctx, all[i].ID, jetstream.PurgeTTL(time.Hour)); err != nil {
 			return fmt.Errorf("purge delivery %s: %w", all[i].ID, err)
+		}
+		if all[i].State == stateFailed {
+			if err := b.receiver.Purge(ctx, deadKey(all[i].ID), jetstream.PurgeTTL(time.Hour)); err != nil {
+				return fmt.Errorf("purge message of delivery %s: %w", all[i].ID, err)
+			}
 		}
 		s.records.remove(all[i].ID)
 	}

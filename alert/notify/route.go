@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,14 +98,19 @@ func routable(change fleet.IncidentChange) bool {
 	})
 }
 
+// followUps end a story: they go to whoever was told its beginning, whatever
+// the routes, silences and other incidents say now.
+var followUps = map[string]bool{"resolved": true, "merged": true}
+
 func (s *Service) routeChange(ctx context.Context, change fleet.IncidentChange) error {
 	result := "unwanted"
-	for _, w := range s.workers {
-		if !w.receiver.wants(change) {
+	for _, c := range s.recipients(change) {
+		w := s.worker(c.receiver)
+		if w == nil {
 			continue
 		}
 		result = "routed"
-		if err := s.enqueue(ctx, w, change); err != nil {
+		if err := s.enqueue(ctx, w, change, c); err != nil {
 			return err
 		}
 	}
@@ -113,9 +119,35 @@ func (s *Service) routeChange(ctx context.Context, change fleet.IncidentChange) 
 	return nil
 }
 
+// recipients are the receivers that hear of a change.
+func (s *Service) recipients(change fleet.IncidentChange) []choice {
+	inc := change.Incident
+	var out []choice
+	var names []string
+	for _, w := range s.workers() {
+		names = append(names, w.receiver.Name)
+		if followUps[change.Change] && slices.Contains(w.receiver.Changes, change.Change) && s.records.toldOf(inc.ID, w.receiver.Name) {
+			out = append(out, choice{receiver: w.receiver.Name, why: "it was told of the incident"})
+		}
+	}
+	if followUps[change.Change] {
+		return out
+	}
+	for _, c := range s.cfg.Policy.choose(inc, s.now(), names) {
+		w := s.worker(c.receiver)
+		if w == nil {
+			continue
+		}
+		if ok, _ := w.receiver.hears(inc.Severity, change.Change); ok {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // enqueue records a delivery and puts its item on the queue. A delivery that
-// is recorded as ended is never queued again.
-func (s *Service) enqueue(ctx context.Context, w *worker, change fleet.IncidentChange) error {
+// is recorded as ended, or as kept back, is never queued again.
+func (s *Service) enqueue(ctx context.Context, w *worker, change fleet.IncidentChange, c choice) error {
 	it := newItem(change, w.receiver.Name, s.now())
 	d, found, err := s.lookup(ctx, it.ID)
 	if err != nil {
@@ -128,33 +160,63 @@ func (s *Service) enqueue(ctx context.Context, w *worker, change fleet.IncidentC
 		it.CreatedAt = d.CreatedAt
 	} else {
 		d = newDelivery(it, w.receiver)
-		if w.backlog() >= s.cfg.QueueLimit {
-			d.State, d.Error = stateFailed, fmt.Sprintf("%d notifications wait for this receiver already", s.cfg.QueueLimit)
-			s.metrics.routed.WithLabelValues("overflow").Inc()
-			s.log.Error("notification dropped: the receiver's queue is full", "receiver", w.receiver.Name, "delivery", it.ID)
+		d.Why = c.why
+		if c.route != nil {
+			d.Route = c.route.Name
 		}
+		s.settle(&d, w, change)
 		if err := s.store(ctx, d); err != nil {
 			return err
 		}
 		if d.State == stateFailed {
+			s.keepDead(ctx, it)
 			w.ended(stateFailed)
+		}
+		if d.State != statePending {
 			return nil
 		}
 	}
 	if err := s.fault("recorded"); err != nil {
 		return err
 	}
+	if key := c.route.groupKey(change.Incident); key != "" && w.receiver.Kind != KindPager && w.receiver.Kind != KindSyslog {
+		it.Group, it.Wait, it.Interval = key, time.Duration(c.route.Group.Wait), time.Duration(c.route.Group.Interval)
+	}
+	if err := s.queue(ctx, w, it, it.ID); err != nil {
+		return err
+	}
+	return s.fault("queued")
+}
+
+// settle decides what becomes of a new delivery.
+func (s *Service) settle(d *fleet.Delivery, w *worker, change fleet.IncidentChange) {
+	if !followUps[change.Change] {
+		if by, why := s.held(change.Incident); by != "" {
+			d.State, d.HeldBy, d.Why = stateSuppressed, by, d.Why+"; "+why
+			s.metrics.routed.WithLabelValues("suppressed").Inc()
+			return
+		}
+	}
+	if w.backlog() >= s.cfg.QueueLimit {
+		d.State, d.Error = stateFailed, fmt.Sprintf("%d notifications wait for this receiver already", s.cfg.QueueLimit)
+		s.metrics.routed.WithLabelValues("overflow").Inc()
+		s.log.Error("notification dropped: the receiver's queue is full", "receiver", w.receiver.Name, "delivery", d.ID)
+	}
+}
+
+// queue puts an item on the receiver's queue, once for each msgID.
+func (s *Service) queue(ctx context.Context, w *worker, it item, msgID string) error {
 	raw, err := json.Marshal(it)
 	if err != nil {
 		return fmt.Errorf("encode notification %s: %w", it.ID, err)
 	}
 	msg := &nats.Msg{Subject: bus.SubjectDelivery + "." + w.receiver.Name, Data: raw, Header: nats.Header{}}
-	msg.Header.Set(jetstream.MsgIDHeader, it.ID)
+	msg.Header.Set(jetstream.MsgIDHeader, msgID)
 	if _, err := s.deps.Bus.Core.PublishMsg(ctx, msg); err != nil {
 		return fmt.Errorf("queue notification %s: %w", it.ID, err)
 	}
 	w.queued()
-	return s.fault("queued")
+	return nil
 }
 
 // dropRemoved ends what waits for receivers that are configured no more.
@@ -164,7 +226,7 @@ func (s *Service) dropRemoved(ctx context.Context) error {
 		return fmt.Errorf("open stream %s: %w", bus.StreamDeliveries, err)
 	}
 	configured := map[string]bool{}
-	for _, w := range s.workers {
+	for _, w := range s.workers() {
 		configured[w.receiver.Name] = true
 	}
 	names := stream.ConsumerNames(ctx)

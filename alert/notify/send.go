@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	maxAnswer = 4 << 10
-	maxError  = 300
-	userAgent = "cordon-notify/1"
+	maxAnswer  = 4 << 10
+	maxError   = 300
+	maxRequest = 4 << 10
+	maxShown   = 1 << 10
+	userAgent  = "cordon-notify/1"
 )
 
 // outcome is how an attempt ended.
@@ -30,48 +32,102 @@ type outcome struct {
 	permanent  bool // no repetition changes it
 	status     int
 	err        string // without secrets
+	fault      error  // what kept an answer away; err says it in words
 	latency    time.Duration
 	retryAfter time.Duration // asked for by the receiver, 0 if not
+	request    string        // what was sent, without secrets
+	answer     string        // what came back, without secrets
 }
 
-// sender posts to one receiver.
+// transport carries messages to one receiver. id is the same in every
+// repetition.
+type transport interface {
+	send(ctx context.Context, items []item, id string) outcome
+}
+
+// sender sends to one receiver. Real alerts and tests both come through here.
 type sender struct {
 	receiver Receiver
-	base     string
 	timeout  time.Duration
-	client   *http.Client
-	signer   *webhook.Webhook
-	clock    func() time.Time
+	by       transport
 }
 
 func newSender(r Receiver, cfg Config, tlsConfig *tls.Config, clock func() time.Time) (*sender, error) {
-	s := &sender{receiver: r, base: cfg.BaseURL, timeout: cfg.Timeout, client: newClient(r, cfg.Timeout, tlsConfig), clock: clock}
-	if r.Secret != "" {
-		signer, err := webhook.NewWebhook(r.Secret)
-		if err != nil {
-			return nil, fmt.Errorf("receiver %q: secret: is not base64 after whsec_", r.Name)
+	s := &sender{receiver: r, timeout: cfg.Timeout}
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return nil, fmt.Errorf("receiver %q: url: is not an address", r.Name)
+	}
+	switch r.Kind {
+	case KindEmail:
+		s.by = &mailSender{receiver: r, address: u, dialer: newDialer(r, cfg.Timeout), tls: tlsConfig, timeout: cfg.Timeout, base: cfg.BaseURL}
+	case KindSyslog:
+		host := "-"
+		if base, err := url.Parse(cfg.BaseURL); err == nil && base.Hostname() != "" {
+			host = base.Hostname()
 		}
-		s.signer = signer
+		s.by = &syslogSender{address: u, dialer: newDialer(r, cfg.Timeout), tls: tlsConfig, timeout: cfg.Timeout, host: host}
+	case KindShout:
+		by, err := newShoutrrr(r.URL, cfg.BaseURL, cfg.Timeout)
+		if err != nil {
+			return nil, fmt.Errorf("receiver %q: url: %w", r.Name, err)
+		}
+		s.by = by
+	default:
+		post := &poster{receiver: r, base: cfg.BaseURL, client: newClient(r, cfg.Timeout, tlsConfig), clock: clock}
+		if r.Kind != KindPager {
+			for _, key := range r.keys() {
+				signer, err := webhook.NewWebhook(key)
+				if err != nil {
+					return nil, fmt.Errorf("receiver %q: secret: is not base64 after whsec_", r.Name)
+				}
+				post.signers = append(post.signers, signer)
+			}
+		}
+		s.by = post
 	}
 	return s, nil
 }
 
-// send makes one attempt. Real alerts and tests both come through here.
-func (s *sender) send(ctx context.Context, it item) outcome {
+// send makes one attempt.
+func (s *sender) send(ctx context.Context, items []item, id string) outcome {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	start := time.Now()
-	req, err := s.request(ctx, it)
-	if err != nil {
-		return outcome{permanent: true, err: s.redact(err.Error())}
+	out := s.by.send(ctx, items, id)
+	if out.fault != nil {
+		out.err = s.explain(out.fault)
 	}
+	out.err = cut(s.redact(out.err), maxError)
+	out.request, out.answer = cut(s.redact(out.request), maxRequest), cut(s.redact(out.answer), maxShown)
+	return out
+}
+
+// poster posts JSON over HTTP.
+type poster struct {
+	receiver Receiver
+	base     string
+	client   *http.Client
+	signers  []*webhook.Webhook
+	clock    func() time.Time
+}
+
+func (s *poster) send(ctx context.Context, items []item, id string) outcome {
+	start := time.Now()
+	req, raw, err := s.request(ctx, items, id)
+	if err != nil {
+		return outcome{permanent: true, err: err.Error()}
+	}
+	sent := shown(req, raw)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return outcome{err: s.explain(err), latency: time.Since(start)}
+		return outcome{fault: err, latency: time.Since(start), request: sent}
 	}
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	out := outcome{status: resp.StatusCode, latency: time.Since(start)}
+	out := outcome{
+		status: resp.StatusCode, latency: time.Since(start), request: sent,
+		answer: strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode) + "\n" + oneLine(answer)),
+	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		out.delivered = true
 		return out
@@ -84,33 +140,48 @@ func (s *sender) send(ctx context.Context, it item) outcome {
 	} else if text := oneLine(answer); text != "" {
 		out.err += ": " + text
 	}
-	out.err = s.redact(out.err)
 	return out
 }
 
-func (s *sender) request(ctx context.Context, it item) (*http.Request, error) {
-	contentType, raw, err := body(it, s.receiver.Kind, s.base)
+// shown is a request as the delivery log shows it.
+func shown(req *http.Request, raw []byte) string {
+	var out strings.Builder
+	out.WriteString(req.Method + " " + req.URL.String() + "\n")
+	for _, name := range []string{"Content-Type", "User-Agent", webhook.HeaderWebhookID, webhook.HeaderWebhookTimestamp, webhook.HeaderWebhookSignature} {
+		if value := req.Header.Get(name); value != "" {
+			out.WriteString(name + ": " + value + "\n")
+		}
+	}
+	return out.String() + "\n" + string(raw)
+}
+
+func (s *poster) request(ctx context.Context, items []item, id string) (*http.Request, []byte, error) {
+	contentType, raw, err := body(items, id, s.receiver, s.base)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.receiver.URL, bytes.NewReader(raw))
 	if err != nil {
-		return nil, errors.New("the receiver's address can't be used")
+		return nil, nil, errors.New("the receiver's address can't be used")
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("User-Agent", userAgent)
-	if s.signer == nil {
-		return req, nil
+	if len(s.signers) == 0 {
+		return req, raw, nil
 	}
-	now, id := s.clock(), it.webhookID()
-	signature, err := s.signer.Sign(id, now, raw)
-	if err != nil {
-		return nil, fmt.Errorf("sign notification: %w", err)
+	now := s.clock()
+	var signatures []string // one for each key: a receiver may know the old or the new one
+	for _, signer := range s.signers {
+		signature, err := signer.Sign(id, now, raw)
+		if err != nil {
+			return nil, nil, fmt.Errorf("sign notification: %w", err)
+		}
+		signatures = append(signatures, signature)
 	}
 	req.Header.Set(webhook.HeaderWebhookID, id)
 	req.Header.Set(webhook.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(webhook.HeaderWebhookSignature, signature)
-	return req, nil
+	req.Header.Set(webhook.HeaderWebhookSignature, strings.Join(signatures, " "))
+	return req, raw, nil
 }
 
 // permanent says whether an answer means that repeating is useless: client
@@ -160,7 +231,10 @@ func isTimeout(err error) bool {
 
 // redact takes everything secret about the receiver out of a text.
 func (s *sender) redact(text string) string {
-	secrets := []string{s.receiver.URL, s.receiver.Secret, strings.TrimPrefix(s.receiver.Secret, "whsec_")}
+	secrets := []string{s.receiver.URL, s.receiver.Password}
+	for _, key := range s.receiver.keys() {
+		secrets = append(secrets, key, strings.TrimPrefix(key, "whsec_"))
+	}
 	if u, err := url.Parse(s.receiver.URL); err == nil {
 		secrets = append(secrets, u.RequestURI(), u.Path, u.RawQuery)
 		if u.User != nil {
@@ -178,7 +252,7 @@ func (s *sender) redact(text string) string {
 			text = strings.ReplaceAll(text, secret, "[hidden]")
 		}
 	}
-	return cut(text, maxError)
+	return text
 }
 
 func oneLine(raw []byte) string {
@@ -196,6 +270,7 @@ func oneLine(raw []byte) string {
 func (o outcome) apply(d *fleet.Delivery, now time.Time) {
 	d.Attempts++
 	d.UpdatedAt, d.Status, d.Error = now, o.status, o.err
+	d.Request, d.Answer = o.request, o.answer
 	d.LatencyMS = float64(o.latency.Microseconds()) / 1000
 	if o.delivered {
 		d.State, d.Error = stateDelivered, ""

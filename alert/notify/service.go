@@ -26,6 +26,7 @@ type Deps struct {
 	Registry prometheus.Registerer
 	Clock    func() time.Time
 	TLS      *tls.Config
+	Seal     Sealer // encrypts the secrets of receivers that are added while Cordon runs; nil: none can be
 }
 
 // Service routes incident changes to receivers and delivers them. Its
@@ -36,11 +37,22 @@ type Service struct {
 	log     *slog.Logger
 	metrics metrics
 	records records
-	workers []*worker
 	rate    fleet.Rate
 
+	silences  *mirror[fleet.Silence]
+	incidents *mirror[fleet.Incident] // that are not resolved
+	stored    *mirror[storedReceiver]
+	marks     *mirror[mark]
+	ready     chan struct{}
+	readyOnce sync.Once
+	poked     chan struct{}
+
+	crewMu    sync.Mutex
+	crew      []*worker
+	restaffed chan struct{}
+
 	opening sync.Mutex
-	bucket  jetstream.KeyValue
+	opened  *buckets
 
 	mu      sync.Mutex
 	lag     uint64
@@ -64,14 +76,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s := &Service{
 		cfg: cfg, deps: deps, log: deps.Log.With("stage", "notify"),
 		metrics: newMetrics(deps.Registry), records: newRecords(cfg.History),
+		silences:  newMirror[fleet.Silence](nil),
+		incidents: newMirror(func(i fleet.Incident) bool { return i.State != fleet.Resolved }),
+		stored:    newMirror[storedReceiver](nil), marks: newMirror[mark](nil),
+		ready: make(chan struct{}), poked: make(chan struct{}, 1), restaffed: make(chan struct{}, 1),
 	}
 	for _, r := range cfg.Receivers {
-		send, err := newSender(r, cfg, deps.TLS, s.now)
-		if err != nil {
+		if _, err := newSender(r, cfg, deps.TLS, s.now); err != nil {
 			return nil, err
 		}
-		s.workers = append(s.workers, &worker{service: s, receiver: r, sender: send, log: s.log.With("receiver", r.Name)})
 	}
+	s.staff()
 	return s, nil
 }
 
@@ -87,15 +102,11 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-running.Done():
 			return nil
-		case <-s.records.ready:
-		}
-		if err := s.dropRemoved(running); err != nil {
-			return err
+		case <-s.ready:
 		}
 		inner, running := errgroup.WithContext(running)
-		for _, w := range s.workers {
-			inner.Go(func() error { return w.run(running) })
-		}
+		inner.Go(func() error { return s.supervise(running) })
+		inner.Go(func() error { return s.timekeeper(running) })
 		inner.Go(func() error { return s.route(running) })
 		inner.Go(func() error { return s.pruneLoop(running) })
 		return inner.Wait()
@@ -106,8 +117,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready is closed once Deliveries knows the stored log.
-func (s *Service) Ready() <-chan struct{} { return s.records.ready }
+// Ready is closed once everything that is stored is known.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 func (s *Service) now() time.Time { return s.deps.Clock().UTC() }
 
@@ -118,18 +129,28 @@ func (s *Service) fault(point string) error {
 	return s.faultHook(point)
 }
 
-func (s *Service) open(ctx context.Context) (jetstream.KeyValue, error) {
+type buckets struct{ delivery, silence, incident, receiver jetstream.KeyValue }
+
+// open opens the buckets once.
+func (s *Service) open(ctx context.Context) (*buckets, error) {
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	if s.bucket != nil {
-		return s.bucket, nil
+	if s.opened != nil {
+		return s.opened, nil
 	}
-	kv, err := s.deps.Bus.Bucket(ctx, bus.BucketDelivery)
-	if err != nil {
-		return nil, err
+	b := &buckets{}
+	for _, part := range []struct {
+		to   *jetstream.KeyValue
+		name string
+	}{{&b.delivery, bus.BucketDelivery}, {&b.silence, bus.BucketSilence}, {&b.incident, bus.BucketIncident}, {&b.receiver, bus.BucketReceiver}} {
+		kv, err := s.deps.Bus.Bucket(ctx, part.name)
+		if err != nil {
+			return nil, err
+		}
+		*part.to = kv
 	}
-	s.bucket = kv
-	return kv, nil
+	s.opened = b
+	return b, nil
 }
 
 // ReceiverState is a receiver as people may see it: without its address'
@@ -150,12 +171,17 @@ type ReceiverState struct {
 	RetryAt      time.Time      `json:"retry_at,omitzero"` // while it is left alone
 	Delivered    uint64         `json:"delivered"`         // since start
 	Failed       uint64         `json:"failed"`            // given up, since start
+	Source       string         `json:"source"`            // file or api
+	Keys         int            `json:"keys"`              // that sign
+	Breaker      string         `json:"breaker"`           // closed, open (left alone until RetryAt), half-open (tried with one at a time)
+	DisabledAt   time.Time      `json:"disabled_at,omitzero"`
+	Disabled     string         `json:"disabled,omitempty"` // why nothing is sent to it any more
 }
 
 // Receivers lists the configured receivers.
 func (s *Service) Receivers() []ReceiverState {
-	out := make([]ReceiverState, 0, len(s.workers))
-	for _, w := range s.workers {
+	out := []ReceiverState{}
+	for _, w := range s.workers() {
 		out = append(out, w.state())
 	}
 	return out
@@ -164,25 +190,23 @@ func (s *Service) Receivers() []ReceiverState {
 // Test sends an example to a receiver, by the same way and with the same
 // signature as a real alert, once and without retry. The delivery says how it
 // went. CodeNotFound if there is no such receiver.
-func (s *Service) Test(ctx context.Context, receiver string) (fleet.Delivery, error) {
-	for _, w := range s.workers {
-		if w.receiver.Name != receiver {
-			continue
-		}
-		now := s.now()
-		it := testItem(w.receiver, now)
-		d := newDelivery(it, w.receiver)
-		out := w.sender.send(ctx, it)
-		out.apply(&d, s.now())
-		if !out.delivered {
-			d.State = stateFailed
-		}
-		if err := s.store(ctx, d); err != nil {
-			s.log.Warn("test delivery is not in the log", "receiver", receiver, "error", err)
-		}
-		return d, nil
+func (s *Service) Test(ctx context.Context, receiver, actor string) (fleet.Delivery, error) {
+	w := s.worker(receiver)
+	if w == nil {
+		return fleet.Delivery{}, noReceiver(receiver)
 	}
-	return fleet.Delivery{}, fleet.Errorf(fleet.CodeNotFound, "there is no receiver %q", cut(receiver, 40)).On("receiver")
+	it := testItem(w.receiver, s.now())
+	d := newDelivery(it, w.receiver)
+	d.Why, d.ActionBy = "a test", actor
+	out := w.sender.send(ctx, []item{it}, it.webhookID())
+	out.apply(&d, s.now())
+	if !out.delivered {
+		d.State = stateFailed
+	}
+	if err := s.store(ctx, d); err != nil {
+		s.log.Warn("test delivery is not in the log", "receiver", receiver, "error", err)
+	}
+	return d, nil
 }
 
 // Status says how the stage does.
@@ -194,7 +218,7 @@ func (s *Service) Status() fleet.StageStatus {
 		Stage: "notify", Healthy: failure == "", PerSecond: s.rate.PerSecond(s.now()), Counters: map[string]float64{},
 	}
 	var failing []string
-	for _, w := range s.workers {
+	for _, w := range s.workers() {
 		st := w.state()
 		lag += st.Pending
 		status.Counters["pending_"+st.Name] = float64(st.Pending)
@@ -211,10 +235,10 @@ func (s *Service) Status() fleet.StageStatus {
 	case len(failing) > 0:
 		status.Healthy = false
 		status.Detail = "receivers that don't take notifications: " + strings.Join(failing, ", ") + "; they are tried again"
-	case len(s.workers) == 0:
+	case len(s.workers()) == 0:
 		status.Detail = "no receiver is configured: nobody is told of incidents"
 	default:
-		status.Detail = fmt.Sprintf("%d receivers, %d notifications waiting", len(s.workers), lag)
+		status.Detail = fmt.Sprintf("%d receivers, %d notifications waiting", len(s.workers()), lag)
 	}
 	return status
 }

@@ -84,13 +84,14 @@ type bench struct {
 	shift atomic.Int64 // how far the clock is ahead
 	hook  func(string) error
 	svc   *Service
+	seal  Sealer
 	stop  func()
 	logs  *bytes.Buffer
 }
 
 func newBench(t *testing.T, receivers ...Receiver) *bench {
 	return &bench{t: t, bus: bustest.Start(t), logs: &bytes.Buffer{}, cfg: Config{
-		Receivers: receivers, BaseURL: "https://cordon.example", Timeout: 5 * time.Second,
+		Receivers: receivers, BaseURL: "https://cordon.example", Tick: 20 * time.Millisecond, Timeout: 5 * time.Second,
 		Backoff: func(int) time.Duration { return time.Millisecond },
 	}}
 }
@@ -109,7 +110,8 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 func (b *bench) start() {
 	b.t.Helper()
 	svc, err := New(b.cfg, Deps{
-		Bus: b.bus, Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.logs}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Seal: b.seal,
+		Bus:  b.bus, Log: slog.New(slog.NewTextHandler(&lockedWriter{w: b.logs}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Clock: func() time.Time { return time.Now().Add(time.Duration(b.shift.Load())) },
 	})
 	require.NoError(b.t, err)
@@ -118,7 +120,13 @@ func (b *bench) start() {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()
-	<-svc.Ready()
+	select {
+	case <-svc.Ready():
+	case err := <-done:
+		b.t.Fatal(err)
+	case <-time.After(20 * time.Second):
+		b.t.Fatal("not ready")
+	}
 	var once sync.Once
 	b.stop = func() {
 		once.Do(func() {
@@ -275,7 +283,9 @@ func TestService_oneBadReceiverHoldsNoOther(t *testing.T) {
 	}
 	require.Equal(t, 2, times[first.header.Get("webhook-id")], "the same id on the retry")
 	b.await("gone", func() bool { return b.delivery("INC-40.2.gone").State == stateFailed })
-	require.Len(t, gone.seen(), len(want), "410 is not repeated")
+	require.NotEmpty(t, gone.seen())
+	require.LessOrEqual(t, len(gone.seen()), 3, "410 is not repeated")
+	require.NotEmpty(t, b.svc.worker("gone").state().Disabled, "and disables the receiver")
 	require.Equal(t, statePending, b.delivery("INC-1.1.slow").State)
 
 	states := b.svc.Receivers()
@@ -341,7 +351,7 @@ func TestService_testSendsWhatAlertsSend(t *testing.T) {
 	tg := newTarget(t, status(200))
 	b := newBench(t, hook("soc", tg.URL))
 	b.start()
-	d, err := b.svc.Test(t.Context(), "soc")
+	d, err := b.svc.Test(t.Context(), "soc", "ann")
 	require.NoError(t, err)
 	require.Equal(t, "delivered", d.State)
 	p := tg.seen()[0]
@@ -352,7 +362,7 @@ func TestService_testSendsWhatAlertsSend(t *testing.T) {
 	page, err := b.svc.Deliveries("", 10)
 	require.NoError(t, err)
 	require.Equal(t, d.ID, page.Items[0].ID)
-	_, err = b.svc.Test(t.Context(), "nobody")
+	_, err = b.svc.Test(t.Context(), "nobody", "ann")
 	require.Equal(t, fleet.CodeNotFound, fleet.CodeOf(err))
 }
 
@@ -363,7 +373,7 @@ func TestService_privateAddressesAreRefusedAfterResolution(t *testing.T) {
 		r.AllowPrivate = false
 		svc, err := New(Config{Receivers: []Receiver{r}}, Deps{Bus: bustest.Start(t)})
 		require.NoError(t, err)
-		d, err := svc.Test(t.Context(), "soc")
+		d, err := svc.Test(t.Context(), "soc", "ann")
 		require.NoError(t, err)
 		require.Equal(t, stateFailed, d.State)
 		require.Contains(t, d.Error, "allow_private")
@@ -436,7 +446,7 @@ func TestService_deliveryLogIsPagedAndBounded(t *testing.T) {
 	page, err := b.svc.Deliveries("", 50)
 	require.NoError(t, err)
 	require.Len(t, page.Items, 5)
-	_, err = b.svc.bucket.Get(t.Context(), "INC-1.1.soc")
+	_, err = b.svc.opened.delivery.Get(t.Context(), "INC-1.1.soc")
 	require.ErrorIs(t, err, jetstream.ErrKeyNotFound)
 	_, err = b.svc.Deliveries("!", 5)
 	require.Equal(t, fleet.CodeInvalid, fleet.CodeOf(err))

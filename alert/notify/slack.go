@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"strconv"
 	"strings"
 
 	"cordon/internal/fleet"
@@ -48,86 +49,55 @@ var severityMark = map[fleet.Severity]string{
 
 // slackMessage says what, where, how bad, why, expected against seen, and
 // where to look.
-func slackMessage(it item, base string) Message {
-	c := it.Change
-	inc := c.Incident
-	head := headline(c)
-	if it.Test {
-		head = "[TEST] " + head
+func slackMessage(items []item, base string) Message {
+	if len(items) > 1 {
+		return slackDigest(items, base)
 	}
-	if mark := severityMark[inc.Severity]; mark != "" {
-		head = mark + " " + head
-	}
-	why := inc.Title
-	if c.Finding != nil && c.Finding.Explanation.Sentence != "" {
-		why = c.Finding.Explanation.Sentence
-	}
-	if c.Change == "quarantined" || c.Change == "released" || c.Change == "comment" {
-		if n := len(inc.Timeline); n > 0 {
-			why = inc.Timeline[n-1].Text
-		}
-	}
-	if c.Change == "resolved" && inc.Reason != "" {
-		why = inc.Reason
-	}
+	it := items[0]
+	b := briefOf(it, base)
 	m := Message{
-		Text: cut(escape(head+": "+why), slackText),
+		Text: cut(escape(b.Head+": "+b.Why), slackText),
 		Blocks: []Block{
-			{Type: "header", Text: &Text{"plain_text", cut(head, slackHeader)}},
-			{Type: "section", Text: &Text{"plain_text", cut(orDash(why), slackSection)}},
-			{Type: "section", Fields: slackFields(c)},
+			{Type: "header", Text: &Text{"plain_text", cut(b.Head, slackHeader)}},
+			{Type: "section", Text: &Text{"plain_text", cut(orDash(b.Why), slackSection)}},
 		},
 	}
-	if url := link(base, inc); url != "" {
-		m.Text = cut(m.Text, slackText-len(url)-4) + " <" + url + ">"
+	var fields []Text
+	for _, f := range b.Facts {
+		fields = append(fields, Text{"mrkdwn", "*" + f.Name + "*\n" + cut(escape(f.Value), slackField)})
+	}
+	m.Blocks = append(m.Blocks, Block{Type: "section", Fields: fields})
+	if b.Link != "" {
+		m.Text = cut(m.Text, slackText-len(b.Link)-4) + " <" + b.Link + ">"
 		m.Blocks = append(m.Blocks, Block{Type: "actions", Elements: []Element{{
-			Type: "button", Text: &Text{"plain_text", "Open " + inc.ID}, URL: url,
+			Type: "button", Text: &Text{"plain_text", "Open " + it.Change.Incident.ID}, URL: b.Link,
 		}}})
 	}
-	m.Blocks = append(m.Blocks, Block{Type: "context", Elements: []Element{{Type: "mrkdwn", Text: escape(slackContext(c))}}})
+	m.Blocks = append(m.Blocks, Block{Type: "context", Elements: []Element{{Type: "mrkdwn", Text: escape(b.Context)}}})
 	return m
 }
 
-func slackFields(c fleet.IncidentChange) []Text {
-	inc := c.Incident
-	var fields []Text
-	add := func(name, value string) {
-		if value != "" && len(fields) < 10 {
-			fields = append(fields, Text{"mrkdwn", "*" + name + "*\n" + cut(escape(value), slackField)})
-		}
-	}
-	where := inc.Device
-	if inc.Cohort != "" {
-		where += " (cohort " + inc.Cohort + ")"
-	}
-	add("Device", where)
-	add("Severity", string(inc.Severity))
-	seen, expected := comparison(c.Finding)
-	add("Seen", seen)
-	add("Expected", expected)
-	if c.Finding != nil {
-		add("Rule", c.Finding.RuleTitle+" ("+c.Finding.RuleID+")")
-		add("Actor", c.Finding.Actor)
-		add("Technique", c.Finding.Technique)
-	} else {
-		add("Rules", strings.Join(newest(inc.Rules, 5), ", "))
-		add("Actors", strings.Join(newest(inc.Actors, 5), ", "))
-	}
-	add("State", string(inc.State))
-	add("Assigned to", inc.Assignee)
-	return fields
-}
+// slackLines is how many changes a digest shows one by one.
+const slackLines = 20
 
-func slackContext(c fleet.IncidentChange) string {
-	const layout = "2006-01-02 15:04:05 UTC"
-	parts := []string{"observed " + c.Incident.LastAt.UTC().Format(layout)}
-	if f := c.Finding; f != nil && f.Explanation.ScoreText != "" {
-		parts = append(parts, cut(f.Explanation.ScoreText, 300))
+func slackDigest(items []item, base string) Message {
+	head := digestHead(items)
+	lines := ""
+	for i, line := range digestLines(items) {
+		if i == slackLines {
+			lines += "… and " + strconv.Itoa(len(items)-slackLines) + " more\n"
+			break
+		}
+		text := escape(cut(line, 120))
+		if url := link(base, items[i].Change.Incident); url != "" {
+			text = "<" + url + "|" + items[i].Change.Incident.ID + "> " + text
+		}
+		lines += "• " + text + "\n"
 	}
-	if c.Incident.Findings > 1 {
-		parts = append(parts, number(float64(c.Incident.Findings))+" findings")
-	}
-	return strings.Join(append(parts, c.ID), " · ")
+	return Message{Text: cut(escape(head), slackText), Blocks: []Block{
+		{Type: "header", Text: &Text{"plain_text", cut(head, slackHeader)}},
+		{Type: "section", Text: &Text{"mrkdwn", cut(lines, slackSection)}},
+	}}
 }
 
 // escaper makes text harmless in Slack's mrkdwn: no links, no mentions. Marks

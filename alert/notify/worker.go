@@ -29,7 +29,8 @@ type worker struct {
 	sender   *sender
 	log      *slog.Logger
 
-	held     []*job // in order of arrival; only the run loop touches it
+	held     []*job               // in order of arrival; only the run loop touches it
+	flushed  map[string]time.Time // when a group's last message went out
 	inFlight int
 	pausedTo time.Time // the whole receiver is left alone until then
 
@@ -58,12 +59,29 @@ func (w *worker) state() ReceiverState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.receiver
-	return ReceiverState{
-		Name: r.Name, Kind: r.Kind, Host: host(r.URL), Signed: r.Secret != "", Severity: r.Severity,
+	state := ReceiverState{
+		Name: r.Name, Kind: r.Kind, Host: host(r.URL), Signed: len(r.keys()) > 0, Severity: r.Severity,
 		Changes: slices.Clone(r.Changes), AllowPrivate: r.AllowPrivate,
 		Healthy: max(w.streak, w.refused) < w.service.cfg.BreakAfter, Pending: w.waiting, Failing: max(w.streak, w.refused),
 		LastError: w.lastError, LastAt: w.lastAt, RetryAt: w.retryAt, Delivered: w.delivered, Failed: w.failed,
+		Keys: len(r.keys()), Source: "api", Breaker: "closed",
 	}
+	if r.Kind == KindPager {
+		state.Keys, state.Signed = 0, false
+	}
+	if slices.ContainsFunc(w.service.cfg.Receivers, func(o Receiver) bool { return o.Name == r.Name }) {
+		state.Source = "file"
+	}
+	if w.streak >= w.service.cfg.BreakAfter {
+		state.Breaker = "half-open"
+		if w.service.now().Before(w.retryAt) {
+			state.Breaker = "open"
+		}
+	}
+	if m, ok := w.service.disabled(r.Name); ok {
+		state.Healthy, state.DisabledAt, state.Disabled = false, m.DisabledAt, m.Reason
+	}
+	return state
 }
 
 func (w *worker) backlog() uint64 {
@@ -148,7 +166,8 @@ func (w *worker) receive(ctx context.Context, iter jetstream.MessagesContext, ou
 func (w *worker) loop(ctx context.Context, consumer jetstream.Consumer, arrivals <-chan jetstream.Msg) error {
 	sendCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	results := make(chan *job)
+	results := make(chan []*job)
+	w.flushed = map[string]time.Time{}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	timer := time.NewTimer(0)
@@ -172,8 +191,8 @@ func (w *worker) loop(ctx context.Context, consumer jetstream.Consumer, arrivals
 				return fmt.Errorf("consume for receiver %s: the queue was closed", w.receiver.Name)
 			}
 			w.accept(ctx, msg)
-		case j := <-results:
-			w.settle(j)
+		case list := <-results:
+			w.settle(list)
 		case <-timer.C:
 		case <-beat.C:
 			for _, j := range w.held {
@@ -187,7 +206,7 @@ func (w *worker) loop(ctx context.Context, consumer jetstream.Consumer, arrivals
 }
 
 // stop waits a moment for attempts under way, then breaks them off.
-func (w *worker) stop(cancel func(), results <-chan *job) {
+func (w *worker) stop(cancel func(), results <-chan []*job) {
 	grace := time.AfterFunc(stopGrace, cancel)
 	defer grace.Stop()
 	for ; w.inFlight > 0; w.inFlight-- {
@@ -221,7 +240,7 @@ func (w *worker) accept(ctx context.Context, msg jetstream.Msg) {
 	if !found {
 		d = newDelivery(j.item, w.receiver)
 	}
-	if d.State != statePending {
+	if d.State != statePending || j.item.CreatedAt.Before(d.CreatedAt) && d.Replays > 0 {
 		w.finish(j)
 		return
 	}
@@ -250,10 +269,13 @@ func sequence(msg jetstream.Msg) streamSeq {
 	return streamSeq(meta.Sequence.Stream)
 }
 
+// maxTogether is how many items one message carries.
+const maxTogether = 50
+
 // start begins every attempt that is due and says how long until the next.
 // Of one incident only the oldest item is tried; a receiver that keeps
-// failing gets one attempt at a time.
-func (w *worker) start(ctx context.Context, results chan<- *job) time.Duration {
+// failing gets one attempt at a time. Items of one group go out together.
+func (w *worker) start(ctx context.Context, results chan<- []*job) time.Duration {
 	now := w.service.now()
 	if now.Before(w.pausedTo) {
 		return w.pausedTo.Sub(now)
@@ -264,23 +286,74 @@ func (w *worker) start(ctx context.Context, results chan<- *job) time.Duration {
 	}
 	wait := time.Hour
 	busy := map[string]bool{}
-	for _, j := range w.held {
+	for i, j := range w.held {
 		incident := j.item.Change.Incident.ID
 		if busy[incident] {
 			continue
 		}
 		busy[incident] = true
+		due := w.due(j)
 		switch {
 		case j.sending || j.done:
-		case now.Before(j.due):
-			wait = min(wait, j.due.Sub(now))
+		case now.Before(due):
+			wait = min(wait, due.Sub(now))
 		case w.inFlight < room:
+			list := []*job{j}
 			j.sending = true
+			if j.item.Group != "" {
+				list = w.gather(list, w.held[i+1:], busy)
+				w.flushed[j.item.Group] = now
+			}
 			w.inFlight++
-			go w.attempt(ctx, j, results)
+			go w.attempt(ctx, list, results)
 		}
 	}
 	return wait
+}
+
+// due is when an item may be tried: not before its next attempt, and the
+// first of a group not before others had time to come.
+func (w *worker) due(j *job) time.Time {
+	if j.item.Group == "" || j.delivery.Attempts > 0 || j.delivery.Batch != "" {
+		return j.due
+	}
+	due := later(j.due, j.item.CreatedAt.Add(j.item.Wait))
+	if last, ok := w.flushed[j.item.Group]; ok {
+		due = later(due, last.Add(j.item.Interval))
+	}
+	return due
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// gather adds what goes out together with the first item: what was in the
+// same message before, else what waits in the same group. An incident that
+// has something older waiting elsewhere is left for later.
+func (w *worker) gather(list, rest []*job, busy map[string]bool) []*job {
+	first := list[0]
+	mine := map[string]bool{first.item.Change.Incident.ID: true}
+	for _, j := range rest {
+		if len(list) == maxTogether {
+			break
+		}
+		incident := j.item.Change.Incident.ID
+		fits := j.item.Group == first.item.Group && j.delivery.Batch == first.delivery.Batch && !j.sending && !j.done
+		if fits && (mine[incident] || !busy[incident]) {
+			j.sending = true
+			list = append(list, j)
+			mine[incident] = true
+		}
+		if !fits && mine[incident] {
+			mine[incident] = false // nothing newer may pass it
+		}
+		busy[incident] = true
+	}
+	return list
 }
 
 func (w *worker) failing() bool {
@@ -290,12 +363,12 @@ func (w *worker) failing() bool {
 }
 
 // settle takes a finished attempt back into the run loop.
-func (w *worker) settle(j *job) {
+func (w *worker) settle(list []*job) {
 	w.inFlight--
-	j.sending = false
-	if j.done {
-		w.held = slices.DeleteFunc(w.held, func(other *job) bool { return other == j })
+	for _, j := range list {
+		j.sending = false
 	}
+	w.held = slices.DeleteFunc(w.held, func(j *job) bool { return j.done })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pausedTo = w.retryAt
