@@ -173,6 +173,7 @@ func (e *enforcer) look(ctx context.Context, q fleet.Quarantine, since time.Time
 			bad = append(bad, l.Connection)
 		}
 	}
+	proofs = e.g.peers.expect(proofs)
 	var silent []string
 	for i := range proofs {
 		proofs[i].Connections = 0
@@ -261,11 +262,13 @@ func (g *Gate) reconcileLoop(ctx context.Context) error {
 
 func (g *Gate) reconcile(ctx context.Context) error {
 	before := time.Now().Add(-time.Minute)
-	live, _, err := g.deps.Bus.Live(ctx, "")
+	live, proofs, err := g.deps.Bus.Live(ctx, "")
 	if err != nil {
 		return err
 	}
+	g.peers.expect(proofs)
 	g.table.sync(live, before)
+	g.peers.save(ctx)
 	for _, l := range live {
 		why, silent := g.objection(l)
 		if why == "" {

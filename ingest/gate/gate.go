@@ -28,6 +28,7 @@ type Config struct {
 	TickEvery      time.Duration            // distance of ticks on the FLEET log
 	Fault          func(point string) error // for tests: an error breaks off at the point
 
+	BrokerMemory  time.Duration // a broker that answered within this time must answer for a quarantine to be confirmed
 	PerDevice     int           // connections of one device side by side, with ClonesAllow
 	PerAddress    int           // connections from one address; 0: any number
 	Clones        Clones        // one identity on two live connections
@@ -48,7 +49,7 @@ func DefaultConfig() Config {
 		Settle:         3 * time.Millisecond,
 		Reconcile:      30 * time.Second,
 		TickEvery:      10 * time.Second,
-		PerDevice:      4, PerAddress: 0, Clones: ClonesNewest, Failures: 20, FailureWindow: time.Minute,
+		PerDevice:      4, PerAddress: 0, Clones: ClonesNewest, BrokerMemory: time.Hour, Failures: 20, FailureWindow: time.Minute,
 		FloodEvery: 10 * time.Second, FloodMessages: 5_000, FloodBytes: 32 << 20, CoolDown: time.Minute,
 	}
 }
@@ -75,6 +76,7 @@ type Gate struct {
 	table   *table
 	quiet   *quiet
 	limits  *limiter
+	peers   *peers
 	ready   chan struct{}
 
 	issuer, curve nkeys.KeyPair
@@ -93,7 +95,7 @@ func New(cfg Config, deps Deps) *Gate {
 		deps.Metrics = prometheus.NewRegistry()
 	}
 	g := &Gate{cfg: cfg, deps: deps, table: newTable(), quiet: newQuiet(deps.Clock), ready: make(chan struct{})}
-	g.limits = newLimiter(g)
+	g.limits, g.peers = newLimiter(g), &peers{g: g, seen: map[string]time.Time{}}
 	g.metrics = newMetrics(deps.Metrics, g)
 	return g
 }
@@ -156,6 +158,9 @@ func (g *Gate) open(ctx context.Context) (err error) {
 		return fmt.Errorf("read curve key: %w", err)
 	}
 	if g.quarantines, err = g.deps.Bus.Bucket(ctx, bus.BucketQuarantine); err != nil {
+		return err
+	}
+	if err := g.peers.load(ctx); err != nil {
 		return err
 	}
 	g.enforcer = newEnforcer(g)

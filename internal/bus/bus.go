@@ -128,7 +128,7 @@ func (b *Bus) Provision(ctx context.Context, limits Limits) error {
 		}},
 	} {
 		e.cfg.Discard = jetstream.DiscardNew
-		e.cfg.Storage = jetstream.FileStorage
+		e.cfg.Storage, e.cfg.Replicas = jetstream.FileStorage, limits.Replicas
 		if _, err := e.js.CreateOrUpdateStream(ctx, e.cfg); err != nil {
 			return fmt.Errorf("create stream %s: %w", e.cfg.Name, err)
 		}
@@ -138,7 +138,7 @@ func (b *Bus) Provision(ctx context.Context, limits Limits) error {
 			return err
 		}
 	}
-	if _, err := b.Core.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: ObjectsCheckpoint, Storage: jetstream.FileStorage}); err != nil {
+	if _, err := b.Core.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: ObjectsCheckpoint, Storage: jetstream.FileStorage, Replicas: limits.Replicas}); err != nil {
 		return fmt.Errorf("create object store %s: %w", ObjectsCheckpoint, err)
 	}
 	return nil
@@ -150,7 +150,7 @@ func (b *Bus) provisionBucket(ctx context.Context, name string, limits Limits) e
 	stream, err := b.Core.Stream(ctx, "KV_"+name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = b.Core.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: name, History: limits.HistoryPerKey, Storage: jetstream.FileStorage, LimitMarkerTTL: time.Hour,
+			Bucket: name, History: limits.HistoryPerKey, Storage: jetstream.FileStorage, LimitMarkerTTL: time.Hour, Replicas: limits.Replicas,
 		})
 		if err == nil {
 			stream, err = b.Core.Stream(ctx, "KV_"+name)

@@ -97,6 +97,7 @@ type Limits struct {
 	StoreBytes    int64         // JetStream's whole file store
 	FindingAge    time.Duration // age of FINDINGS and INCIDENTS entries
 	HistoryPerKey uint8         // revisions kept per key of a bucket
+	Replicas      int           // of every stream and bucket; 0: one
 }
 
 // DefaultLimits suit one node.

@@ -18,13 +18,14 @@ import (
 
 // ServerConfig describes the embedded broker.
 type ServerConfig struct {
-	Name      string   // server_name, unique in a cluster
-	Dir       string   // JetStream's file store
-	NATS      string   // listen address host:port, port 0 picks one; empty: in-process clients only
-	MQTT      string   // the same for MQTT 3.1.1
-	WebSocket string   // the same for NATS over WebSocket; empty: none
-	Cluster   string   // route listen address; empty: a broker alone
-	Routes    []string // of the other brokers of the cluster, nats-route://host:port
+	Name      string      // server_name, unique in a cluster
+	Dir       string      // JetStream's file store
+	NATS      string      // listen address host:port, port 0 picks one; empty: in-process clients only
+	MQTT      string      // the same for MQTT 3.1.1
+	WebSocket string      // the same for NATS over WebSocket; empty: none
+	Cluster   string      // route listen address; empty: a broker alone
+	RouteTLS  *tls.Config // between the brokers of a cluster; nil is for loopback only
+	Routes    []string    // of the other brokers of the cluster, nats-route://host:port
 	TLS       *tls.Config
 	Keys      Keys
 	Limits    Limits
@@ -178,17 +179,16 @@ func listen(flag, address string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// join makes the broker one of a cluster. Routes are inside TLS, both ends
-// with certificates of Cordon's authority.
+// join makes the broker one of a cluster.
 func join(opts *server.Options, cfg ServerConfig) (err error) {
 	opts.Cluster.Name = "cordon"
 	if opts.Cluster.Host, opts.Cluster.Port, err = listen("--cluster", cfg.Cluster); err != nil {
 		return err
 	}
-	if cfg.TLS != nil {
-		opts.Cluster.TLSConfig, opts.Cluster.TLSTimeout = cfg.TLS.Clone(), 5
-		opts.Cluster.TLSConfig.RootCAs = cfg.TLS.ClientCAs
+	if ip := net.ParseIP(opts.Cluster.Host); cfg.RouteTLS == nil && !ip.IsLoopback() {
+		return fmt.Errorf("listen on --cluster %s: brokers speak without TLS on loopback only", cfg.Cluster)
 	}
+	opts.Cluster.TLSConfig, opts.Cluster.TLSTimeout = cfg.RouteTLS, 5
 	for _, text := range cfg.Routes {
 		route, err := url.Parse(text)
 		if err != nil {

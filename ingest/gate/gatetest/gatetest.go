@@ -75,12 +75,19 @@ func Start(t testing.TB) *World {
 	require.NoError(t, err)
 	t.Cleanup(w.Bus.Close)
 	require.NoError(t, w.Bus.Provision(t.Context(), cfg.Limits))
+	w.Serve(t)
+	return w
+}
+
+// Serve starts registry and gate on the world's bus.
+func (w *World) Serve(t testing.TB) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
 	w.Registry = identity.NewRegistry(identity.DefaultConfig(), identity.Deps{Bus: w.Bus, CA: w.CA, Clock: time.Now, Log: log})
 	run(t, w.Registry.Run)
 	<-w.Registry.Ready()
 	w.Lookup = w.Registry.Lookup
 	w.StartGate(t)
-	return w
 }
 
 // run runs a component until the returned function is called or the test ends.
