@@ -57,15 +57,3 @@ func TestExpected_followsTheDay(t *testing.T) {
 	_, err = replay.Expected(t.Context(), wave, replay.Query{Device: "d", Metric: "m", From: from, To: from, Points: 4})
 	require.Equal(t, fleet.CodeInvalid, fleet.CodeOf(err))
 }
-
-func TestBacktest_findsTheJump(t *testing.T) {
-	rule := "id: jump\ntitle: Jump\nkind: baseline\nmetric: m\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n"
-	trial := replay.Trial{Rules: []fleet.RuleChange{{ID: "jump", Source: rule}}, From: monday.Add(96 * time.Hour)}
-	found, err := replay.Backtest(t.Context(), wave, trial)
-	require.NoError(t, err)
-	require.Len(t, found, 1)
-	require.WithinDuration(t, monday.Add(119*time.Hour), found[0].WindowStart, 10*time.Minute)
-	trial.Rules[0].Source = "nonsense"
-	_, err = replay.Backtest(t.Context(), wave, trial)
-	require.Equal(t, fleet.CodeInvalid, fleet.CodeOf(err))
-}

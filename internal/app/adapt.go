@@ -129,6 +129,7 @@ func (p *platform) insight(d *detect.Detector) api.Insight {
 		Stages:      p.stages,
 		Expected:    p.expected,
 		AppliesTo:   appliesTo(),
+		Backtest:    p.backtest(p.rules(d)),
 		Connections: p.bus.Connections,
 		Baselines: func(ctx context.Context, device string) ([]fleet.BaselineState, error) {
 			if d != nil {

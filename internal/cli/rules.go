@@ -18,10 +18,11 @@ import (
 
 // RulesCmd holds the verbs about rules.
 type RulesCmd struct {
-	List  RulesListCmd  `cmd:"" help:"List the rules of a running Cordon, or with --pack the shipped ones."`
-	Check RulesCheckCmd `cmd:"" help:"Check rule files: every fault with file, line and column."`
-	Test  RulesTestCmd  `cmd:"" help:"Run scenario folders: rules, input.ndjson and findings.golden."`
-	Mode  RulesModeCmd  `cmd:"" help:"Set a rule's mode: off, shadow, alert or armed."`
+	List  RulesListCmd     `cmd:"" help:"List the rules of a running Cordon, or with --pack the shipped ones."`
+	Check RulesCheckCmd    `cmd:"" help:"Check rule files: every fault with file, line and column."`
+	Test  RulesTestCmd     `cmd:"" help:"Run scenario folders: rules, input.ndjson and findings.golden."`
+	Back  RulesBacktestCmd `cmd:"" name:"backtest" help:"Say what a rule would have done over stored history, and what it would change."`
+	Mode  RulesModeCmd     `cmd:"" help:"Set a rule's mode: off, shadow, alert or armed."`
 }
 
 // RulesListCmd lists rules.
