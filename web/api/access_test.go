@@ -28,6 +28,7 @@ func operations(a *API) map[string]*huma.Operation {
 // fleet to somebody who is not signed in.
 var plain = map[string]bool{
 	"GET /healthz": true, "GET /readyz": true, "GET /metrics": true, "GET " + Prefix + "/openapi.json": true,
+	"GET " + Prefix + "/docs": true, "GET " + Prefix + "/docs.css": true,
 }
 
 func TestAccess_everyRouteHasARow(t *testing.T) {

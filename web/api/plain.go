@@ -30,6 +30,7 @@ func (a *API) plainRoutes() {
 		c.Header("Cache-Control", "no-cache")
 		c.Data(http.StatusOK, "application/vnd.oai.openapi+json", document)
 	})
+	a.docsRoutes()
 	a.engine.GET("/healthz", func(c *gin.Context) { c.JSON(http.StatusOK, gin.H{"status": "ok"}) })
 	a.engine.GET("/readyz", a.readyz)
 	if a.deps.Registry != nil {

@@ -48,10 +48,10 @@ type ImportFault struct {
 
 // DeviceImport says what became of a CSV file.
 type DeviceImport struct {
-	DryRun    bool        `json:"dry_run"`
-	Changed   int         `json:"changed"`
-	Unchanged int         `json:"unchanged"`
-	Failed    int         `json:"failed"`
+	DryRun    bool          `json:"dry_run"`
+	Changed   int           `json:"changed"`
+	Unchanged int           `json:"unchanged"`
+	Failed    int           `json:"failed"`
 	Faults    []ImportFault `json:"faults" doc:"The first hundred."`
 }
 

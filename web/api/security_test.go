@@ -378,4 +378,3 @@ func TestCertificate_isReadAgain(t *testing.T) {
 	issue()
 	require.NotEqual(t, first, serial())
 }
-
