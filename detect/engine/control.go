@@ -76,7 +76,7 @@ func activate(c fleet.RuleChange, at time.Time) (*active, error) {
 // arrange sorts the rules in force by what they look at.
 func (e *Engine) arrange() {
 	e.gen++
-	e.counts, e.absent = nil, nil
+	e.counts, e.absent, e.joints = nil, nil, nil
 	for _, a := range e.rules {
 		if a.mode == fleet.Off {
 			continue
@@ -86,6 +86,8 @@ func (e *Engine) arrange() {
 			e.counts = append(e.counts, a)
 		case a.Kind == rule.Absence:
 			e.absent = append(e.absent, a)
+		case a.Kind == rule.Joint:
+			e.joints = append(e.joints, a)
 		}
 	}
 }
@@ -95,6 +97,7 @@ func (e *Engine) forget(id string) {
 	delete(e.fleet, id)
 	for _, d := range e.order {
 		delete(d.silences, id)
+		delete(d.together, id)
 		for key := range d.episodes {
 			if strings.HasPrefix(key, id+"\x00") {
 				delete(d.episodes, key)

@@ -14,7 +14,7 @@ import (
 )
 
 // stateVersion names the format; state of another version is refused.
-const stateVersion = 3
+const stateVersion = 4
 
 // magic begins every snapshot.
 const magic = "cordon-detect"
@@ -88,6 +88,7 @@ func (e *Engine) encodeDevice(w *wire.Writer, d *device) {
 		w.Bool(s.decided)
 		w.Bool(s.alone)
 	}
+	d.encodeTogether(w)
 }
 
 func encodeStream(w *wire.Writer, s *stream) {
@@ -221,6 +222,7 @@ func (e *Engine) decodeDevice(r *wire.Reader) {
 		id := r.String()
 		d.silences[id] = &silence{crossed: r.Int(), start: r.Int(), decided: r.Bool(), alone: r.Bool()}
 	}
+	d.decodeTogether(r)
 	e.devices[d.id] = d
 	e.order = append(e.order, d)
 }

@@ -76,9 +76,12 @@ func (d *synthDevice) readings(at time.Time) []fleet.Reading {
 	memory := 45 + 4*cycle + 0.4*d.noise[4]
 	conns := math.Round(math.Max(0, 14*(0.5+cycle)+1.5*d.noise[5]))
 	r := []fleet.Reading{
-		{ObservedAt: at, Metric: "cpu_percent", Value: cpu}, {ObservedAt: at, Metric: "cpu_temp_celsius", Value: temp},
-		{ObservedAt: at, Metric: "net_bytes_out_per_second", Value: out}, {ObservedAt: at, Metric: "net_bytes_in_per_second", Value: in},
-		{ObservedAt: at, Metric: "memory_percent", Value: memory}, {ObservedAt: at, Metric: "tcp_established_connections", Value: conns},
+		{ObservedAt: at, Metric: "cpu_percent", Value: cpu},
+		{ObservedAt: at, Metric: "cpu_temp_celsius", Value: temp},
+		{ObservedAt: at, Metric: "net_bytes_out_per_second", Value: out},
+		{ObservedAt: at, Metric: "net_bytes_in_per_second", Value: in},
+		{ObservedAt: at, Metric: "memory_percent", Value: memory},
+		{ObservedAt: at, Metric: "tcp_established_connections", Value: conns},
 	}
 	if d.attack != nil {
 		d.attack(at, r)

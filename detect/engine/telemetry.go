@@ -102,6 +102,9 @@ func (e *Engine) bind(d *device, s *stream) {
 		s.bound = append(s.bound, b)
 		learn = learn || a.Kind == rule.Baseline
 	}
+	for _, a := range e.joints {
+		learn = learn || a.MatchesMetric(s.metric) && a.Scope.Contains(d.id, d.cohort, d.tags)
+	}
 	if learn && s.model == nil {
 		s.model = &baseline.Model{}
 	}
@@ -120,6 +123,9 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 	var j baseline.Judgement
 	if s.model != nil {
 		j = s.model.Observe(&e.cfg.Baseline, at/1000, d.local(at), value, !d.held)
+		if len(e.joints) > 0 {
+			e.jointReading(d, s, at, j, r)
+		}
 	}
 	for i := range s.bound {
 		b := &s.bound[i]

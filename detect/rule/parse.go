@@ -230,6 +230,12 @@ func (c *checker) check() {
 		c.limits()
 	case Baseline:
 		c.baseline()
+	case Joint:
+		c.metric()
+		r.Sustained = orDefault(r.Sustained, 3)
+		r.ClearAfter = orDefault(r.ClearAfter, 5)
+		c.atMost("sustained", r.Sustained, 1000)
+		c.atMost("clear_after", r.ClearAfter, 10_000)
 	case Count:
 		c.count()
 	case Absence:
@@ -306,11 +312,11 @@ func CheckMode(r *Rule, mode fleet.Mode) error {
 
 // keysOf says which keys belong to one kind only.
 var keysOf = map[string][]Kind{
-	"metric": {Threshold, Baseline}, "unit": {Threshold, Baseline},
+	"metric": {Threshold, Baseline, Joint}, "unit": {Threshold, Baseline},
 	"clear_when": {Threshold}, "counter": {Threshold}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
 	"grace": {Absence}, "schedule": {Threshold, Count, Sequence, Change},
-	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline},
-	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline}, "min_effect": {Baseline}, "min_change": {Baseline},
+	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline, Joint},
+	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline, Joint}, "min_effect": {Baseline}, "min_change": {Baseline},
 	"events": {Count, Change}, "group_by": {Count, Sequence, Change}, "threshold": {Count}, "window": {Count, Sequence}, "then": {Count},
 	"after": {Absence},
 }

@@ -20,11 +20,12 @@ const (
 	Absence   Kind = "absence"   // a device that fell silent
 	Sequence  Kind = "sequence"  // audit events of one group in an order
 	Change    Kind = "change"    // a value that audit events of one group state is another than before
+	Joint     Kind = "joint"     // metrics of a device that no longer move together as they did
 	Sigma     Kind = "sigma"     // audit events that a rule in Sigma's syntax describes
 )
 
 // Kinds lists every kind.
-var Kinds = []Kind{Threshold, Baseline, Count, Absence, Sequence, Change, Sigma}
+var Kinds = []Kind{Threshold, Baseline, Count, Absence, Sequence, Change, Joint, Sigma}
 
 // Direction says on which side of its expectation a reading is remarkable.
 type Direction string

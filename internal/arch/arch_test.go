@@ -37,7 +37,8 @@ var allowed = map[string][]string{
 	"detect/sigma":         {"internal/fleet"},
 	"detect/threshold":     {"internal/fleet", "detect/rule"},
 	"detect/baseline":      {"internal/fleet", "detect/rule", "detect/wire"},
-	"detect/engine":        {"internal/fleet", "detect/rule", "detect/threshold", "detect/baseline", "detect/wire"},
+	"detect/joint":         {"internal/fleet", "detect/wire"},
+	"detect/engine":        {"internal/fleet", "detect/rule", "detect/threshold", "detect/baseline", "detect/joint", "detect/wire"},
 	"detect/replay":        {"internal/fleet", "detect"},
 	"alert":                {"internal/fleet", "internal/bus"},
 	"web":                  {"internal/fleet", "internal/bus", "internal/store", "internal/identity", "internal/operator", "internal/seal", "web"},
@@ -66,7 +67,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide; they do no I/O, read no clock and start nothing.
-var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/sigma", "detect/threshold", "detect/baseline", "detect/engine", "detect/wire"}
+var pure = []string{"internal/fleet", "ingest/codec", "detect/rule", "detect/sigma", "detect/threshold", "detect/baseline", "detect/joint", "detect/engine", "detect/wire"}
 
 var impureImports = []string{"os", "net", "net/http", "os/exec", "io/ioutil", "log", "github.com/nats-io/nats.go"}
 
