@@ -407,8 +407,8 @@ function DeviceFacts({ incident, device, error }: { incident: Incident; device?:
             </Fact>
             <Fact name="Where">
               {device.site || "site not given"}{" "}
-              <Link to="/devices" search={{ cohort: device.cohort }} className="cd-2 cd-hover">
-                ({device.cohort})
+              <Link to="/devices" search={{ cohort: device.cohort }} className="cd-link">
+                {device.cohort}
               </Link>
             </Fact>
             <Fact name="Last seen">
