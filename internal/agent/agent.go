@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"cordon/internal/fleet"
 )
 
@@ -22,11 +24,12 @@ type Config struct {
 	Interval time.Duration // between measurements
 	AuthLog  string        // file to follow; empty: the journal, else the usual files
 	Buffer   int64         // bytes of the disk buffer
+	Renew    time.Duration // between questions whether the certificate is due
 }
 
 // DefaultConfig measures every ten seconds.
 func DefaultConfig() Config {
-	return Config{Interval: 10 * time.Second, Buffer: 256 << 20}
+	return Config{Interval: 10 * time.Second, Buffer: 256 << 20, Renew: time.Hour}
 }
 
 // Deps of an agent.
@@ -57,6 +60,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fleet.Errorf(fleet.CodeInvalid, "interval %s is not positive", a.cfg.Interval)
 	}
 	id, log := a.deps.Identity, a.deps.Log
+	obey := &obeyer{device: id.Device, authorities: id.authorities, dir: a.cfg.Dir, clock: a.deps.Clock, log: log}
 	conn, err := Dial(id, log)
 	if err != nil {
 		return err
@@ -68,6 +72,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	obey.sender = sender
+	if err := obey.listen(conn); err != nil {
+		return err
+	}
+	conn.SetReconnectHandler(func(*nats.Conn) { obey.reconnected() })
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -85,6 +94,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	keep := &keeper{id: id, conn: conn, dir: a.cfg.Dir, every: a.cfg.Renew, log: log}
+	run("renew certificate", keep.run)
 	run("measure", func(ctx context.Context) error { return a.measure(ctx, sender) })
 	run("follow authentication log", func(ctx context.Context) error { return a.follow(ctx, sender) })
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -65,6 +65,16 @@ type Client struct {
 	base  *url.URL
 	token string
 	http  *http.Client
+
+	device, hardware string // what Redeem says of the device
+}
+
+// For is the client with what Redeem says of the device: the id that it wants,
+// for a fleet token, and a hardware id. Both may be empty.
+func (c *Client) For(device, hardwareID string) *Client {
+	named := *c
+	named.device, named.hardware = device, hardwareID
+	return &named
 }
 
 // NewClient makes a client of the Cordon at address. token is an API token
@@ -102,6 +112,12 @@ func (c *Client) Register(ctx context.Context, r Registration) (string, error) {
 // Redeem trades a token for a certificate; see Issuer.
 func (c *Client) Redeem(ctx context.Context, token string, csr []byte) (Credentials, error) {
 	request := map[string]string{"token": token, "csr": string(csr)}
+	if c.device != "" {
+		request["device"] = c.device
+	}
+	if c.hardware != "" {
+		request["hardware_id"] = c.hardware
+	}
 	var answer struct {
 		Device      json.RawMessage `json:"device"`
 		Certificate string          `json:"certificate"`

@@ -19,7 +19,7 @@ func Dial(id *Identity, log *slog.Logger, options ...nats.Option) (*nats.Conn, e
 	}
 	all := append([]nats.Option{
 		nats.Name(id.Device),
-		nats.Secure(id.TLS()),
+		nats.ClientTLSConfig(id.certificate, id.authorities),
 		nats.CustomInboxPrefix("_INBOX." + id.Device),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"cordon/internal/fleet"
@@ -39,6 +40,8 @@ type Identity struct {
 
 	keyPEM []byte
 	caPEM  []byte
+
+	mu sync.Mutex // of what a renewal replaces: certificate and authorities
 }
 
 // NewIdentity makes a key that never leaves this process and gets a
@@ -80,6 +83,9 @@ func EnrollWith(ctx context.Context, issuer Issuer, token, dir string) (*Identit
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Remove(filepath.Join(dir, renewedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("forget the identity from before: %w", err)
+	}
 	if err := id.save(dir); err != nil {
 		return nil, err
 	}
@@ -111,11 +117,19 @@ func Load(dir string) (*Identity, error) {
 			return nil, fmt.Errorf("read identity: %w", err)
 		}
 	}
+	certificate, key, err := loadRenewed(dir)
+	if err == nil {
+		c.Certificate, keyPEM = certificate, key
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
 	return newIdentity(c, keyPEM)
 }
 
 // Expired says whether the certificate has ended at now.
 func (id *Identity) Expired(now time.Time) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
 	leaf := id.Certificate.Leaf
 	return leaf != nil && now.After(leaf.NotAfter)
 }
@@ -123,9 +137,12 @@ func (id *Identity) Expired(now time.Time) bool {
 // TLS is the configuration that proves the identity to the broker.
 func (id *Identity) TLS() *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{id.Certificate},
-		RootCAs:      id.CA,
-		MinVersion:   tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			current, err := id.certificate()
+			return &current, err
+		},
+		RootCAs:    id.CA,
+		MinVersion: tls.VersionTLS12,
 	}
 }
 
@@ -150,6 +167,19 @@ func (id *Identity) save(dir string) error {
 }
 
 func redeem(ctx context.Context, issuer Issuer, token string, keyPEM []byte) (*Identity, error) {
+	csr, err := request(keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	c, err := issuer.Redeem(ctx, token, csr)
+	if err != nil {
+		return nil, err
+	}
+	return newIdentity(c, keyPEM)
+}
+
+// request makes a certificate request (PEM) for a key.
+func request(keyPEM []byte) ([]byte, error) {
 	block, _ := pem.Decode(keyPEM)
 	if block == nil {
 		return nil, errors.New("read device key: no PEM block")
@@ -166,11 +196,7 @@ func redeem(ctx context.Context, issuer Issuer, token string, keyPEM []byte) (*I
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request: %w", err)
 	}
-	c, err := issuer.Redeem(ctx, token, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))
-	if err != nil {
-		return nil, err
-	}
-	return newIdentity(c, keyPEM)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), nil
 }
 
 func newIdentity(c Credentials, keyPEM []byte) (*Identity, error) {

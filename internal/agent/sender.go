@@ -46,7 +46,9 @@ type Sender struct {
 	acked    atomic.Uint64
 	resent   atomic.Uint64
 	rejected atomic.Uint64
-	failure  atomic.Value // string: why the last attempt failed, "" when it did not
+	held     atomic.Bool   // by Cordon: nothing is sent
+	woken    chan struct{} // held changed
+	failure  atomic.Value  // string: why the last attempt failed, "" when it did not
 }
 
 // SenderStatus is how far a sender has come.
@@ -71,7 +73,7 @@ func NewSender(cfg SenderConfig, device string, conn *nats.Conn, log *slog.Logge
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, fmt.Errorf("make boot id: %w", err)
 	}
-	s := &Sender{cfg: cfg, device: device, boot: hex.EncodeToString(id[:]), conn: conn, log: log}
+	s := &Sender{cfg: cfg, device: device, boot: hex.EncodeToString(id[:]), conn: conn, log: log, woken: make(chan struct{}, 1)}
 	s.failure.Store("")
 	if cfg.Dir == "" {
 		s.queue = newMemoryQueue(cfg.Bytes, cfg.Block)
@@ -226,6 +228,7 @@ func (s *Sender) stream(ctx context.Context, js jetstream.JetStream) error {
 			s.settle(ctx, flying)
 			return ctx.Err()
 		case <-changed:
+		case <-s.woken:
 		case <-ok:
 			if err := s.queue.ack(flying[0].generation); err != nil {
 				return err
@@ -244,7 +247,7 @@ func (s *Sender) stream(ctx context.Context, js jetstream.JetStream) error {
 
 // fill puts messages under way until the window is full or none is left.
 func (s *Sender) fill(js jetstream.JetStream, flying *[]flight) (full bool, err error) {
-	for len(*flying) < s.cfg.Window {
+	for len(*flying) < s.cfg.Window && !s.held.Load() {
 		e, generation, ok, err := s.queue.next()
 		if err != nil {
 			return false, fmt.Errorf("read buffer: %w", err)
@@ -267,7 +270,16 @@ func (s *Sender) fill(js jetstream.JetStream, flying *[]flight) (full bool, err 
 		}
 		*flying = append(*flying, flight{generation, future})
 	}
-	return true, nil
+	return !s.held.Load(), nil
+}
+
+// Hold keeps messages in the buffer, or lets them go again.
+func (s *Sender) Hold(on bool) {
+	s.held.Store(on)
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
 }
 
 // settle waits until every message under way has its answer, so that a resend

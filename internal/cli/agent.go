@@ -17,10 +17,12 @@ import (
 
 // AgentCmd streams this host.
 type AgentCmd struct {
-	Dir      string        `help:"Directory for the device's key, certificate and buffer; default: agent in --data." env:"CORDON_AGENT_DIR" type:"path" placeholder:"DIR"`
-	Interval time.Duration `help:"Time between measurements." default:"10s" env:"CORDON_AGENT_INTERVAL" placeholder:"DURATION"`
-	AuthLog  string        `help:"Authentication log to follow; default: the journal, else /var/log/auth.log or /var/log/secure." env:"CORDON_AGENT_AUTH_LOG" type:"path" placeholder:"FILE"`
-	BufferMB int64         `name:"buffer-mb" help:"Size of the disk buffer; when full, the oldest messages are dropped and counted." default:"256" env:"CORDON_AGENT_BUFFER_MB" placeholder:"MB"`
+	Dir        string        `help:"Directory for the device's key, certificate and buffer; default: agent in --data." env:"CORDON_AGENT_DIR" type:"path" placeholder:"DIR"`
+	Interval   time.Duration `help:"Time between measurements." default:"10s" env:"CORDON_AGENT_INTERVAL" placeholder:"DURATION"`
+	AuthLog    string        `help:"Authentication log to follow; default: the journal, else /var/log/auth.log or /var/log/secure." env:"CORDON_AGENT_AUTH_LOG" type:"path" placeholder:"FILE"`
+	Device     string        `help:"The id to enrol as, with a fleet token." env:"CORDON_AGENT_DEVICE" placeholder:"ID"`
+	HardwareID string        `help:"Serial number or the like, told at enrolment: no two devices share one." env:"CORDON_AGENT_HARDWARE_ID" placeholder:"TEXT"`
+	BufferMB   int64         `name:"buffer-mb" help:"Size of the disk buffer; when full, the oldest messages are dropped and counted." default:"256" env:"CORDON_AGENT_BUFFER_MB" placeholder:"MB"`
 }
 
 // Help explains what the flags of the whole program mean here.
@@ -58,7 +60,11 @@ func (c *AgentCmd) enroll(ctx context.Context, g *Globals, dir string) (*agent.I
 	if err != nil {
 		return nil, err
 	}
-	return agent.Enroll(ctx, g.URL, pool, g.Token, dir)
+	client, err := agent.NewClient(g.URL, "", pool)
+	if err != nil {
+		return nil, err
+	}
+	return agent.EnrollWith(ctx, client.For(c.Device, c.HardwareID), g.Token, dir)
 }
 
 // authority reads --ca; without it the system's authorities are trusted.

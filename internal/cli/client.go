@@ -113,11 +113,16 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
-	req.Header.Set("Accept", "application/json")
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.exchange(req, out)
+}
+
+// exchange sends a request and decodes the answer.
+func (c *Client) exchange(req *http.Request, out any) error {
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Accept", "application/json")
 	answer, err := c.http.Do(req)
 	if err != nil {
 		return fleet.Errorf(fleet.CodeUnavailable, "Cordon does not answer: %w", err)
@@ -134,7 +139,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return nil
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("read answer of %s: %w", path, err)
+		return fmt.Errorf("read answer of %s: %w", req.URL.Path, err)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // DeviceCmd holds the verbs about devices.
 type DeviceCmd struct {
-	Enroll     DeviceEnrollCmd     `cmd:"" help:"Enrol a device and print its one-time token."`
+	Enroll     DeviceEnrollCmd     `cmd:"" help:"Enrol a device and print its one-time token; with --csv, many."`
 	List       DeviceListCmd       `cmd:"" help:"List devices."`
 	Show       DeviceShowCmd       `cmd:"" help:"Show a device: what is stored of it, connections, quarantine, baselines."`
 	Token      DeviceTokenCmd      `cmd:"" help:"Make a new one-time token, to let a device in again."`
@@ -23,6 +23,13 @@ type DeviceCmd struct {
 	Release    DeviceReleaseCmd    `cmd:"" help:"Release a device from quarantine."`
 	Revoke     DeviceRevokeCmd     `cmd:"" help:"Revoke a device's certificate and cut it off."`
 	Retire     DeviceRetireCmd     `cmd:"" help:"Retire a device for good."`
+
+	Credential DeviceCredentialCmd `cmd:"" help:"Issue a token credential to a device that can't do certificates."`
+	Rotate     DeviceRotateCmd     `cmd:"" help:"Ask a device for a new key."`
+	Children   DeviceChildrenCmd   `cmd:"" help:"List the devices that a gateway speaks for."`
+	Erase      DeviceEraseCmd      `cmd:"" help:"Erase all data of a device and print a signed receipt."`
+	Erasures   DeviceErasuresCmd   `cmd:"" help:"List the erasure ledger."`
+	Receipt    DeviceReceiptCmd    `cmd:"" help:"Check the receipt of an erasure."`
 }
 
 // DeviceArg names a device.
@@ -31,38 +38,6 @@ type DeviceArg struct {
 }
 
 func (d DeviceArg) path(rest string) string { return "/devices/" + url.PathEscape(d.ID) + rest }
-
-// DeviceEnrollCmd enrols a device.
-type DeviceEnrollCmd struct {
-	DeviceArg `embed:""`
-	Cohort    string   `help:"Peer group that it is compared with." placeholder:"NAME"`
-	Site      string   `help:"Where it is." placeholder:"NAME"`
-	Model     string   `help:"What it is." placeholder:"NAME"`
-	Firmware  string   `help:"Version of its firmware." placeholder:"VERSION"`
-	Owner     string   `help:"Who answers for it." placeholder:"NAME"`
-	Tag       []string `help:"Tags." placeholder:"TAG"`
-	TimeZone  string   `help:"Its IANA time zone, for daily patterns; default: UTC." placeholder:"ZONE"`
-	Historic  bool     `help:"Accept data of any age from it (replays)."`
-}
-
-// Run enrols the device.
-func (c *DeviceEnrollCmd) Run(ctx context.Context, g *Globals) error {
-	out, err := call[api.Enrolled](ctx, g, http.MethodPost, "/devices", api.EnrollRequest{
-		ID: c.ID, Cohort: c.Cohort, Site: c.Site, Model: c.Model, Firmware: c.Firmware, Owner: c.Owner, Tags: c.Tag,
-		TimeZone: c.TimeZone, Historic: c.Historic,
-	})
-	if err != nil {
-		return err
-	}
-	return showEnrolled(g, out)
-}
-
-func showEnrolled(g *Globals, out api.Enrolled) error {
-	return show(g, out, func(w io.Writer) {
-		fmt.Fprintf(w, "Device %s is enrolled. Its one-time token, good until %s:\n\n    %s\n\nRun on the device:\n\n    %s\n",
-			out.Device.ID, when(out.TokenExpiresAt), out.Token, out.Command)
-	})
-}
 
 // DeviceTokenCmd makes a new token.
 type DeviceTokenCmd struct {
