@@ -40,6 +40,10 @@ type root struct {
 	Device     DeviceCmd     `cmd:"" help:"Enrol, show, quarantine and release devices."`
 	Quarantine QuarantineCmd `cmd:"" help:"Quarantines: list, extend, approve, guards."`
 	Incident   IncidentCmd   `cmd:"" help:"See incidents, acknowledge and resolve them."`
+	FleetToken FleetTokenCmd `cmd:"" help:"Fleet tokens, with which many devices enrol by themselves: list, create, revoke."`
+	Maker      MakerCmd      `cmd:"" help:"Device makers whose certificates are trusted: list, trust, distrust."`
+	Keys       KeysCmd       `cmd:"" help:"Cordon's own certificate authorities: list, rotate, retire."`
+
 	User       UserCmd       `cmd:"" help:"Operators: list, add, reset a password."`
 	Tokens     TokenCmd      `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
 
