@@ -67,6 +67,7 @@ type Judgement struct {
 	Ratio    float64 // residuals are divided by it: how wide they scatter at this hour
 	Up       bool    // the reading, or its slow mean, lies above what is expected
 	Shift    bool    // the slow mean is the stranger of the two
+	Cohort   bool    // judged by the cohort's history, not by its own
 }
 
 // P is the tail probability.

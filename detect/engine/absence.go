@@ -29,6 +29,7 @@ func (e *Engine) tick(r *fleet.Record) {
 		e.healthy += min(max(now-e.tickAt, 0), e.cfg.TickGap.Milliseconds())
 	}
 	e.tickAt, e.tickOK = now, r.Tick.Healthy
+	e.adopt(now)
 	if !r.Tick.Healthy {
 		return
 	}

@@ -95,6 +95,8 @@ type device struct {
 	level                fleet.Level
 	heardAny             bool
 	live                 bool  // its data are recent
+	young                bool  // a stream may want what the cohort shows …
+	asked                int64 // … and not before this stream time
 	clock                int64 // ms, monotone event time
 	heard                int64 // healthy ms when last heard
 	received             int64 // stream ms when last heard
@@ -112,6 +114,7 @@ type stream struct {
 	metric string
 	gen    uint32
 	model  *baseline.Model // nil unless a baseline rule asks
+	prior  *baseline.Prior // what the cohort shows, while the model learns
 	bound  []bound
 	recent [recentReadings]point
 	filled uint8

@@ -14,7 +14,7 @@ import (
 )
 
 // stateVersion names the format; state of another version is refused.
-const stateVersion = 4
+const stateVersion = 5
 
 // magic begins every snapshot.
 const magic = "cordon-detect"
@@ -66,6 +66,8 @@ func (e *Engine) encodeDevice(w *wire.Writer, d *device) {
 	w.String(string(d.level))
 	w.Int(d.clock)
 	w.Int(d.heard)
+	w.Bool(d.young)
+	w.Int(d.asked)
 	w.Int(d.received)
 	w.Uint(uint64(len(d.streams)))
 	for _, s := range d.streams {
@@ -96,6 +98,10 @@ func encodeStream(w *wire.Writer, s *stream) {
 	w.Bool(s.model != nil)
 	if s.model != nil {
 		s.model.Encode(w)
+		w.Bool(s.prior != nil)
+		if s.prior != nil {
+			s.prior.Encode(w)
+		}
 	}
 	w.Uint(uint64(s.filled))
 	for _, p := range s.recent[:s.filled] {
@@ -209,6 +215,8 @@ func (e *Engine) decodeDevice(r *wire.Reader) {
 	d.level = fleet.Level(r.String())
 	d.clock = r.Int()
 	d.heard = r.Int()
+	d.young = r.Bool()
+	d.asked = r.Int()
 	d.received = r.Int()
 	for range r.Count() {
 		d.streams = append(d.streams, e.decodeStream(r))
@@ -232,6 +240,10 @@ func (e *Engine) decodeStream(r *wire.Reader) *stream {
 	if r.Bool() {
 		s.model = &baseline.Model{}
 		s.model.Decode(r)
+		if r.Bool() {
+			s.prior = &baseline.Prior{}
+			s.prior.Decode(r)
+		}
 	}
 	s.filled = uint8(min(r.Uint(), recentReadings))
 	for i := range s.recent[:s.filled] {

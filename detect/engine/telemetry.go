@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -107,6 +108,7 @@ func (e *Engine) bind(d *device, s *stream) {
 	}
 	if learn && s.model == nil {
 		s.model = &baseline.Model{}
+		d.young = true
 	}
 }
 
@@ -122,8 +124,8 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 
 	var j baseline.Judgement
 	if s.model != nil {
-		j = s.model.Observe(&e.cfg.Baseline, at/1000, d.local(at), value, !d.held)
-		if len(e.joints) > 0 {
+		j = e.judged(d, s, at, value)
+		if len(e.joints) > 0 && !j.Cohort {
 			e.jointReading(d, s, at, j, r)
 		}
 	}
@@ -211,14 +213,21 @@ func (e *Engine) raiseBaseline(d *device, s *stream, b *bound, j baseline.Judgem
 		x.Value = j.Center + j.Move()
 	}
 	low, high := s.model.Expected(j)
+	x.Samples, x.Since = uint64(s.model.Samples()), time.Unix(s.model.Started, 0).UTC()
+	if j.Cohort {
+		low, _, high = s.prior.Range(&e.cfg.Baseline, s.model, at/1000, d.local(at))
+		x.Basis, x.Samples = "cohort", s.prior.Samples
+	}
 	x.Expected = &fleet.Range{Low: low, High: high}
 	p, limit := j.P(), math.Pow(10, -a.needs(s.model))
 	x.Score, x.Threshold = &p, &limit
-	x.Samples, x.Since = uint64(s.model.Samples()), time.Unix(s.model.Started, 0).UTC()
 	x.Readings = s.evidence()
 	x.ScoreText = scoreText(j.Surprise, a.Sustained, s.model, d, at)
+	if j.Cohort {
+		x.ScoreText = fmt.Sprintf("score 10%s by %d devices of cohort %s; its own history is being learned", superscript(-int(j.Surprise)), s.prior.Devices, d.cohort)
+	}
 	w := words{device: d.id, cohort: d.cohort, metric: s.metric, unit: x.Unit, value: x.Value, expected: x.Expected}
-	x.Sentence = w.baseline(a.Sentence, j.Shift, int(e.cfg.Baseline.SlowSpan))
+	x.Sentence = w.baseline(a.Sentence, j, int(e.cfg.Baseline.SlowSpan))
 	e.emit(f)
 }
 

@@ -69,13 +69,16 @@ func (w words) threshold(sentence, op string, readings int) string {
 	return text + "."
 }
 
-func (w words) baseline(sentence string, shift bool, span int) string {
+func (w words) baseline(sentence string, j baseline.Judgement, span int) string {
 	if sentence == "" {
 		sentence = "{device} has {metric} of {value}"
 	}
 	text := w.fill(sentence)
-	if shift {
+	if j.Shift {
 		text += fmt.Sprintf(" on average over about %d readings", span)
+	}
+	if j.Cohort {
+		return text + ". Devices of its cohort show " + interval(*w.expected, w.unit) + " at this hour."
 	}
 	return text + ". Its own history expects " + interval(*w.expected, w.unit) + " at this hour."
 }
