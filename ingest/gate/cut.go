@@ -42,6 +42,7 @@ func violates(q fleet.Quarantine, restricted bool) bool {
 // callout is still open goes too: it may have been asked about before the
 // decision.
 func (e *enforcer) cut(ctx context.Context, q fleet.Quarantine) ([]fleet.Connection, error) {
+	e.g.tellDevice(bus.SubjectCommand, q)
 	var targets []fleet.Connection
 	for _, c := range e.g.table.of(q.Device) {
 		if violates(q, c.restricted && !c.open) {

@@ -90,6 +90,9 @@ func (g *Gate) announce(msg *nats.Msg, what string) {
 		event.DurationMS = e.Client.Stop.Sub(e.Client.Start).Milliseconds()
 	}
 	g.publish(event)
+	if what == "connected" && g.deps.Command != nil {
+		g.tellAgain(device)
+	}
 }
 
 // refuse counts, logs and publishes a refusal.

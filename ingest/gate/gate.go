@@ -63,9 +63,12 @@ type Deps struct {
 	Device func(ctx context.Context, id string) (fleet.Device, error)
 	// Registry knows whose certificates and token credentials are whose.
 	Registry *identity.Registry
-	Clock    func() time.Time
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer // may be nil
+	// Command makes the signed message that tells a device about a decision:
+	// that it is in force, or has ended. Nil: devices are not told.
+	Command func(q fleet.Quarantine) ([]byte, error)
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // may be nil
 }
 
 // Gate answers the broker's authorization requests and enforces quarantines.

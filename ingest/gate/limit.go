@@ -141,7 +141,13 @@ func (g *Gate) oust(ctx context.Context, c connection, others []connection) {
 	defer cancel()
 	var cut []connection
 	for _, o := range others {
-		if o.Protocol == "mqtt" && c.Protocol == "mqtt" {
+		if (o.Protocol == "mqtt") != (c.Protocol == "mqtt") {
+			if host(o.Address) != host(c.Address) {
+				g.tell(c, o) // a device may speak both, but from one place
+			}
+			continue
+		}
+		if c.Protocol == "mqtt" {
 			continue // the broker replaces an MQTT session by itself
 		}
 		kicked, err := g.kick(ctx, c.device, []fleet.Connection{o.Connection}, false)

@@ -81,7 +81,12 @@ func (p *platform) startIngest(ctx context.Context, life *lifecycle) error {
 	})
 	life.run("ingest", mover.Run)
 	p.stage(mover.Status)
+	command, err := p.commands()
+	if err != nil {
+		return err
+	}
 	g := gate.New(gate.DefaultConfig(), gate.Deps{
+		Command: command,
 		Bus: p.bus, Keys: p.keys, Device: p.devices.Lookup, Registry: p.devices, Clock: p.clock, Log: p.part("gate"), Metrics: p.registry,
 	})
 	p.refused.Store(&brokerRefused{g.BrokerRefused})
