@@ -20,6 +20,9 @@ type Verification struct {
 	AuditDistinct   uint64
 	DeadLetters     uint64
 	DeadDistinct    uint64
+	Identified      uint64            // messages with boot and seq, of both kinds, by device, boot and seq
+	Twice           uint64            // readings and events whose device, boot, seq and place are there already
+	OutOfOrder      uint64            // messages with a lower seq than the one before of their boot
 	RollupReadings  map[string]uint64 // by table; equal to Readings unless rows expired
 	BytesPerReading float64           // of the table of readings, all columns, after merging
 }
@@ -34,6 +37,11 @@ func (s *Store) Verify(ctx context.Context) (Verification, error) {
 		{[]any{&v.Readings, &v.Distinct, &v.Messages}, "SELECT count(), uniqExact(stream_seq, n), uniqExact(stream_seq) FROM telemetry"},
 		{[]any{&v.AuditEvents, &v.AuditDistinct}, "SELECT count(), uniqExact(stream_seq, n) FROM audit"},
 		{[]any{&v.DeadLetters, &v.DeadDistinct}, "SELECT count(), uniqExact(stream_seq) FROM dead_letters"},
+		{[]any{&v.Identified}, "SELECT count() FROM (SELECT DISTINCT device, boot, seq FROM telemetry WHERE seq > 0 UNION DISTINCT SELECT DISTINCT device, boot, seq FROM audit WHERE seq > 0)"},
+		{[]any{&v.Twice}, "SELECT (SELECT count() - uniqExact(device, boot, seq, n) FROM telemetry WHERE seq > 0) + (SELECT count() - uniqExact(device, boot, seq, n) FROM audit WHERE seq > 0)"},
+		{[]any{&v.OutOfOrder}, `SELECT countIf(seq < before) FROM (
+			SELECT seq, lagInFrame(seq) OVER (PARTITION BY device, boot ORDER BY stream_seq ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
+			FROM (SELECT DISTINCT device, boot, seq, stream_seq FROM telemetry WHERE seq > 0 UNION ALL SELECT DISTINCT device, boot, seq, stream_seq FROM audit WHERE seq > 0))`},
 		{[]any{&v.BytesPerReading}, "SELECT if(sum(rows) = 0, 0., sum(bytes_on_disk) / sum(rows)) FROM system.parts WHERE active AND database = currentDatabase() AND table = 'telemetry'"},
 	} {
 		if err := s.each(ctx, "verification", q.query, nil, func(rows driver.Rows) error { return rows.Scan(q.to...) }); err != nil {
