@@ -140,6 +140,7 @@ func New(cfg Config, deps Deps) *API {
 	a.quarantineRoutes()
 	a.incidentRoutes()
 	a.historyRoutes()
+	a.alertRoutes()
 	a.ruleRoutes()
 	a.backtestRoutes()
 	a.eventRoutes()

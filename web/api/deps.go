@@ -59,6 +59,7 @@ type Deps struct {
 	Quarantines Quarantines
 	Rules       Rules
 	Notices     Notices
+	Alerts      Alerts // nil: not here
 	History     History
 	Insight     Insight
 	CA          []byte // PEM of the authority, for the answer to an enrolment

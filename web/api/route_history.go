@@ -26,7 +26,7 @@ type (
 // Receiver is somebody who is told about incidents, without secrets.
 type Receiver struct {
 	Name      string         `json:"name"`
-	Kind      string         `json:"kind" doc:"webhook or slack"`
+	Kind      string         `json:"kind" doc:"webhook, slack, teams, pagerduty, email, syslog or shoutrrr"`
 	Host      string         `json:"host" doc:"Where it is; the rest of a chat webhook's address is a secret."`
 	Severity  fleet.Severity `json:"severity" doc:"The mildest that it hears of."`
 	Changes   []string       `json:"changes" doc:"Of incidents, that it hears of."`
@@ -36,6 +36,14 @@ type Receiver struct {
 	Failed    uint64         `json:"failed" doc:"Given up, since Cordon started."`
 	LastError string         `json:"last_error" doc:"Empty once it works."`
 	LastAt    time.Time      `json:"last_at,omitzero" doc:"Of the newest success."`
+
+	Source     string    `json:"source" doc:"file or api"`
+	Signed     bool      `json:"signed"`
+	Keys       int       `json:"keys" doc:"That sign."`
+	Breaker    string    `json:"breaker" doc:"closed, open or half-open"`
+	RetryAt    time.Time `json:"retry_at,omitzero" doc:"While it is left alone."`
+	DisabledAt time.Time `json:"disabled_at,omitzero"`
+	Disabled   string    `json:"disabled" doc:"Why nothing is sent to it any more; empty: it is not disabled."`
 }
 
 // Deliveries are the newest notifications and the receivers.

@@ -18,6 +18,9 @@ type (
 		Device   string `query:"device" maxLength:"64"`
 		Query    string `query:"q" maxLength:"256" doc:"Words, all of which occur in id, title, device, cohort, rules, techniques, actors or assignee."`
 		Assignee string `query:"assignee" maxLength:"64" doc:"An operator's name; - means nobody."`
+		Scope    string `query:"scope" maxLength:"64" doc:"device, campaign, cause or a comma list."`
+		Tag      string `query:"tag" maxLength:"64"`
+		Parent   string `query:"parent" maxLength:"32" doc:"Those that became part of this incident; - leaves out all that are part of another."`
 		Sort     string `query:"sort" enum:"severity,-severity,opened_at,-opened_at,updated_at,-updated_at" default:"-severity" doc:"- is descending: the worst or newest first."`
 	}
 	listIncidentsOutput struct{ Body fleet.Page[fleet.Incident] }
