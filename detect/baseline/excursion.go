@@ -100,6 +100,14 @@ func (m *Model) Dispute() {
 	}
 }
 
+// Accept notes that a person called what goes on harmless: it is the new
+// normal at once.
+func (m *Model) Accept() {
+	if m.away != nil {
+		m.arrive()
+	}
+}
+
 // keep notes a value that does not teach: every one while there is room, then
 // ever rarer ones in turn.
 func (x *excursion) keep(e, slow float64) {

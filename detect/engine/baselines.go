@@ -49,6 +49,11 @@ func (e *Engine) baselineState(d *device, s *stream) fleet.BaselineState {
 		state.Detail = fmt.Sprintf("Has %s readings over %s; %d of 24 hours of the day are known. Needs ", grouped(state.Samples),
 			span((d.clock/1000-m.Started)*1000), m.Hours())
 		state.Detail += need(progress.MissingSamples, progress.MissingSeconds) + " before it judges."
+		if s.prior != nil {
+			state.Detail += fmt.Sprintf(" Until then %d devices of its cohort are its measure.", s.prior.Devices)
+			low, _, high := s.prior.Range(cfg, m, d.clock/1000, offset)
+			state.Low, state.High = low, high
+		}
 	}
 	if d.held {
 		state.Detail += " Learns nothing while the device is quarantined."

@@ -138,3 +138,61 @@ func TestBaseline_irregularSampling(t *testing.T) {
 	require.NotEmpty(t, f.found)
 	require.WithinDuration(t, jump, f.found[0].WindowEnd, 40*time.Minute)
 }
+
+const counterRule = "id: errors\ntitle: Errors\nkind: baseline\nmetric: errors_total\ncounter: true\ndirection: up\nsustained: 3\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n"
+
+// TestBaseline_counterIsARate lets a counter restart: only a faster rate is
+// strange.
+func TestBaseline_counterIsARate(t *testing.T) {
+	e := withPack(t)
+	e.Apply(fleet.Record{Kind: fleet.ControlKind, Control: fleet.Control{Rule: &fleet.RuleChange{ID: "errors", Source: counterRule}}})
+	f := &feeder{t: t, apply: e.Apply}
+	s := newSynthetic(1, 12, start)
+	total := 0.0
+	for i := range 6 * 1440 {
+		at := start.Add(time.Duration(i) * time.Minute)
+		if i%2000 == 1999 {
+			total = 0
+		}
+		grown := s.devices[0].readings(at)[5].Value
+		if i > 5*1440 && i < 5*1440+60 {
+			grown += 200
+		}
+		total += grown
+		f.put(at, "errors_total", total)
+	}
+	require.Len(t, f.found, 1)
+	require.Equal(t, "errors", f.found[0].RuleID)
+	require.WithinDuration(t, start.Add(5*24*time.Hour), f.found[0].WindowEnd, 10*time.Minute)
+	require.Less(t, f.found[0].Explanation.Value, 10.0, "per second")
+}
+
+// TestBaseline_verdictTeaches has a person call a new level harmless, and
+// another time not: then it stays disputed for half a day.
+func TestBaseline_verdictTeaches(t *testing.T) {
+	again := func(verdict fleet.Verdict) int {
+		e := withPack(t)
+		f := &feeder{t: t, apply: e.Apply}
+		s := newSynthetic(1, 14, start)
+		from := 5 * 1440
+		for i := range from + 600 {
+			at := start.Add(time.Duration(i) * time.Minute)
+			v := s.devices[0].readings(at)[0].Value / 3
+			if i >= from && (i-from)%60 < 30 { // half an hour of work, half an hour of rest
+				v += 50
+			}
+			if i == from+10 {
+				e.Apply(fleet.Record{Kind: fleet.ControlKind, ReceivedAt: at, Control: fleet.Control{
+					Verdict: &fleet.VerdictChange{Device: "d", Rule: "processor-use-unusual", Verdict: verdict},
+				}})
+			}
+			f.put(at, "cpu_percent", v)
+		}
+		require.NotEmpty(t, f.found)
+		b := e.Baselines("d")[0]
+		require.Equal(t, "cpu_percent", b.Metric)
+		return int(b.High)
+	}
+	require.Less(t, again(fleet.TruePositive), 50)
+	require.Greater(t, again(fleet.FalsePositive), 50)
+}

@@ -23,6 +23,22 @@ func (e *Engine) control(r *fleet.Record) {
 		d.held, d.level = c.Quarantine.Active, c.Quarantine.Level
 		d.heard = e.healthy // silence begins anew after a release
 		clear(d.silences)
+	case c.Verdict != nil && (c.Verdict.Verdict == fleet.FalsePositive || c.Verdict.Verdict == fleet.Benign):
+		if d := e.devices[c.Verdict.Device]; d != nil {
+			d.accept(c.Verdict.Rule)
+		}
+	}
+}
+
+// accept lets what a rule found teach, since a person called it harmless.
+func (d *device) accept(id string) {
+	for _, s := range d.streams {
+		if s.model != nil && slices.ContainsFunc(s.bound, func(b bound) bool { return b.rule.ID == id }) {
+			s.model.Accept()
+			if s.prior != nil {
+				s.prior = nil // its cohort is no measure for it
+			}
+		}
 	}
 }
 

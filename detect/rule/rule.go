@@ -83,7 +83,7 @@ type Rule struct {
 	MinChange   float64   `yaml:"min_change"`  // baseline: least distance from the expected centre, in units
 
 	ClearWhen string `yaml:"clear_when"` // threshold: once raised, only readings that meet this clear (hysteresis)
-	Counter   bool   `yaml:"counter"`    // threshold: the metric only grows, a smaller value is a restart from 0
+	Counter   bool   `yaml:"counter"`    // threshold, baseline: the metric only grows, a smaller value is a restart from 0
 
 	Events   string        `yaml:"events"`    // count, change: CEL over an audit event
 	GroupBy  []string      `yaml:"group_by"`  // count, sequence, change: per device and these fields
