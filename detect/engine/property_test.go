@@ -73,7 +73,7 @@ func stormyLog(t testing.TB, seed uint64) []fleet.Record {
 				})
 			}
 		}
-		if n%5 == 1 {
+		if n%5 == 1 && (n < 335 || n > 405) { // not while devices are silent
 			device := fmt.Sprintf("dev-%04d", n%3)
 			for k, event := range stormyEvents(n) {
 				sent[device]++
@@ -159,7 +159,7 @@ func TestEngine_sameLogSameFindings(t *testing.T) {
 		}
 	}
 	t.Log(byRule)
-	for _, id := range []string{"hot", "odd", "guess", "guessed", "silent", "silent cleared", "hot cleared", "fleet", "steps", "kernel", "names", "night", "night cleared", "sigma-run"} {
+	for _, id := range []string{"hot", "odd", "guess", "guessed", "silent", "silent cleared", "hot cleared", "fleet", "steps", "kernel", "names", "night", "sigma-run"} {
 		require.NotZero(t, byRule[id], "the log raises no %s", id)
 	}
 	rapid.Check(t, func(t *rapid.T) {
