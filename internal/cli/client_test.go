@@ -83,7 +83,7 @@ func TestDeviceShow_countsAtTopLevel(t *testing.T) {
 func TestDeviceEnroll_tokenAtTopLevel(t *testing.T) {
 	s := serve(t, map[string]string{"POST /api/v1/devices": `{"device":{"id":"d1"},"token":"cordon_enroll_x","token_expires_at":"2026-11-25T00:00:00Z","command":"cordon agent"}`})
 	g, out := globals(data(t, s.URL), true)
-	require.NoError(t, (&DeviceEnrollCmd{DeviceArg: DeviceArg{"d1"}, Cohort: "pumps"}).Run(t.Context(), g))
+	require.NoError(t, (&DeviceEnrollCmd{ID: "d1", Cohort: "pumps"}).Run(t.Context(), g))
 	var got struct{ Token string }
 	require.NoError(t, json.Unmarshal(out.Bytes(), &got))
 	require.Equal(t, "cordon_enroll_x", got.Token)
