@@ -114,8 +114,13 @@ func (p *platform) startBroker(life *lifecycle) error {
 	limits := bus.DefaultLimits()
 	limits.FleetBytes = p.cfg.StoreMB << 20
 	limits.StoreBytes = limits.FleetBytes + 8<<30
+	storeKey, err := p.storeKey()
+	if err != nil {
+		return err
+	}
 	srv, err := bus.StartServer(bus.ServerConfig{
 		Name: "cordon", Dir: filepath.Join(p.dir, "broker"), NATS: p.cfg.NATS, MQTT: p.cfg.MQTT, TLS: tlsConfig, Keys: keys, Limits: limits,
+		StoreKey: storeKey,
 	}, p.log.With("part", "broker"), func(message string) {
 		if r := p.refused.Load(); r != nil {
 			r.tell(message)

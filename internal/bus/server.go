@@ -29,6 +29,9 @@ type ServerConfig struct {
 	TLS       *tls.Config
 	Keys      Keys
 	Limits    Limits
+	// StoreKey encrypts the files of JetStream at rest; empty: they are not. A
+	// store that was not encrypted becomes so.
+	StoreKey string
 }
 
 // configText is the broker's configuration as cordon up runs it and as
@@ -42,6 +45,10 @@ jetstream {
   store_dir: {{printf "%q" .Dir}}
   max_file_store: {{.Limits.StoreBytes}}
   max_memory_store: 268435456
+{{- if .StoreKey}}
+  cipher: chachapoly
+  key: {{printf "%q" .StoreKey}}
+{{- end}}
 }
 accounts {
   SYS { users: [ {nkey: {{.System}}} ] }

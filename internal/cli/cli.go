@@ -44,8 +44,9 @@ type root struct {
 	Maker      MakerCmd      `cmd:"" help:"Device makers whose certificates are trusted: list, trust, distrust."`
 	Keys       KeysCmd       `cmd:"" help:"Cordon's own certificate authorities: list, rotate, retire."`
 
-	User       UserCmd       `cmd:"" help:"Operators: list, add, reset a password."`
-	Tokens     TokenCmd      `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
+	User       UserCmd  `cmd:"" help:"Operators: list, add, change, remove, reset a password."`
+	Tokens     TokenCmd `cmd:"" name:"token" help:"API tokens: list, create, revoke."`
+	Operations LogCmd   `cmd:"" name:"log" help:"The operator log: list, verify, export."`
 
 	Agent    AgentCmd    `cmd:"" help:"Make this host a device: send its metrics and authentication log."`
 	Replay   ReplayCmd   `cmd:"" help:"Play recorded series and logs as devices, over real connections."`

@@ -40,11 +40,15 @@ type TokenCreateCmd struct {
 	Name string `arg:"" help:"What it is for."`
 	Role string `help:"viewer, analyst, responder or admin." enum:"viewer,analyst,responder,admin" default:"viewer" placeholder:"ROLE"`
 	Days int    `help:"How long it is good for." default:"90" placeholder:"N"`
+
+	Site   []string `help:"Sites that it sees; default: what you see." placeholder:"SITE"`
+	Cohort []string `help:"Cohorts that it sees." placeholder:"COHORT"`
+	Tag    []string `help:"Tags of devices that it sees." placeholder:"TAG"`
 }
 
 // Run creates the token.
 func (c *TokenCreateCmd) Run(ctx context.Context, g *Globals) error {
-	out, err := call[api.NewToken](ctx, g, http.MethodPost, "/tokens", api.TokenRequest{Name: c.Name, Role: operator.Role(c.Role), Days: c.Days})
+	out, err := call[api.NewToken](ctx, g, http.MethodPost, "/tokens", api.TokenRequest{Name: c.Name, Role: operator.Role(c.Role), Days: c.Days, Scope: scopeOf(c.Site, c.Cohort, c.Tag)})
 	if err != nil {
 		return err
 	}

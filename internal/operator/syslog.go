@@ -52,7 +52,7 @@ func (d *Directory) Forward(ctx context.Context, address, authority string) erro
 	for ctx.Err() == nil {
 		err := d.forward(ctx, consumer, dial, framed, host)
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		d.deps.Log.Warn("operator log is not forwarded; trying again", "to", address, "error", err)
 		select {
