@@ -3,6 +3,7 @@ package gate_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -265,7 +266,10 @@ func TestGate_restart(t *testing.T) {
 func TestGate_raceOfConnectAndQuarantine(t *testing.T) {
 	w := gatetest.Start(t)
 	rounds := 100
-	if testing.Short() {
+	switch {
+	case os.Getenv("CORDON_SOAK") != "":
+		rounds = 1000
+	case testing.Short():
 		rounds = 20
 	}
 	var slowed atomic.Int64

@@ -119,7 +119,7 @@ func (p *platform) startBroker(life *lifecycle) error {
 		return err
 	}
 	srv, err := bus.StartServer(bus.ServerConfig{
-		Name: "cordon", Dir: filepath.Join(p.dir, "broker"), NATS: p.cfg.NATS, MQTT: p.cfg.MQTT, TLS: tlsConfig, Keys: keys, Limits: limits,
+		Name: "cordon", Dir: filepath.Join(p.dir, "broker"), NATS: p.cfg.NATS, MQTT: p.cfg.MQTT, WebSocket: p.cfg.WebSocket, TLS: tlsConfig, Keys: keys, Limits: limits,
 		StoreKey: storeKey,
 	}, p.log.With("part", "broker"), func(message string) {
 		if r := p.refused.Load(); r != nil {

@@ -62,7 +62,7 @@ func Start(t testing.TB) *World {
 	require.NoError(t, err)
 	log := slog.New(slog.DiscardHandler)
 	cfg := bus.ServerConfig{
-		Name: "test", Dir: t.TempDir(), NATS: "127.0.0.1:0", MQTT: "127.0.0.1:0", TLS: tlsConfig, Keys: w.Keys, Limits: bustest.Limits(),
+		Name: "test", Dir: t.TempDir(), NATS: "127.0.0.1:0", MQTT: "127.0.0.1:0", WebSocket: "127.0.0.1:0", TLS: tlsConfig, Keys: w.Keys, Limits: bustest.Limits(),
 	}
 	w.Server, err = bus.StartServer(cfg, log, func(message string) {
 		if g := w.current.Load(); g != nil {
