@@ -131,7 +131,12 @@ type surprise struct {
 
 // novelty compresses the part that rests on the tail's form: it ranks values
 // of streams whose tails differ.
-func (s surprise) novelty() float64 { return s.inside + math.Log10(1+10*s.beyond) }
+func (s surprise) novelty() float64 {
+	if s.beyond == 0 {
+		return s.inside
+	}
+	return s.inside + math.Log10(1+10*s.beyond)
+}
 
 // surprise of x; floor is the least scale of the tail.
 func (h *histogram) surprise(x, floor float64) surprise {

@@ -139,7 +139,9 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newS
 	floor := math.Abs(j.Center) * 1e-9
 	a := m.fast.surprise(e, floor)
 	b := m.slow.surprise(slow, floor)
-	j.Novelty = math.Hypot(a.novelty(), b.novelty())
+	if x, y := a.novelty(), b.novelty(); x+y > 0 {
+		j.Novelty = math.Sqrt(x*x + y*y)
+	}
 	if m.away != nil {
 		a = m.away.Fast.surprise(a, e, m.fast.N, floor)
 		b = m.away.Slow.surprise(b, slow, m.slow.N, floor)
@@ -151,11 +153,12 @@ func (m *Model) judge(s *Settings, j *Judgement, e, slow float64) (newFast, newS
 	days := float64(max(m.last-m.Started, 86400)) / 86400
 	a.beyond /= 1 + youngFast/days
 	b.beyond /= 1 + youngSlow/days
-	j.Surprise = math.Hypot(a.inside+a.beyond, b.inside+b.beyond)
+	x, y := a.inside+a.beyond, b.inside+b.beyond
+	j.Surprise = math.Sqrt(x*x + y*y)
 	if j.Surprise < 2 {
 		return a.outside, b.outside
 	}
-	if b.inside+b.beyond > a.inside+a.beyond {
+	if y > x {
 		j.Shift = true
 		j.Up = slow > m.slow.quantile(0.5)
 	} else {

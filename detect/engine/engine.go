@@ -114,6 +114,7 @@ type stream struct {
 	metric string
 	gen    uint32
 	model  *baseline.Model // nil unless a baseline rule asks
+	joint  bool            // a joint rule is about it
 	rate   bool            // a counter: its rate is what the model learns
 	prior  *baseline.Prior // what the cohort shows, while the model learns
 	bound  []bound

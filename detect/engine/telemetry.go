@@ -105,9 +105,10 @@ func (e *Engine) bind(d *device, s *stream) {
 		learn = learn || a.Kind == rule.Baseline
 		s.rate = s.rate || a.Kind == rule.Baseline && a.Counter
 	}
-	for _, a := range e.joints {
-		learn = learn || a.MatchesMetric(s.metric) && a.Scope.Contains(d.id, d.cohort, d.tags)
-	}
+	s.joint = slices.ContainsFunc(e.joints, func(a *active) bool {
+		return a.MatchesMetric(s.metric) && a.Scope.Contains(d.id, d.cohort, d.tags)
+	})
+	learn = learn || s.joint
 	if learn && s.model == nil {
 		s.model = &baseline.Model{}
 		d.young = true
@@ -131,7 +132,7 @@ func (e *Engine) reading(d *device, s *stream, at int64, value float64, r *fleet
 	}
 	if s.model != nil && known {
 		j = e.judged(d, s, at, learned)
-		if len(e.joints) > 0 && !j.Cohort {
+		if s.joint && !j.Cohort {
 			e.jointReading(d, s, at, j, r)
 		}
 	}
