@@ -68,6 +68,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/devices/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Enrol the devices of a CSV, all or none
+         * @description Needs role admin.
+         */
+        post: operations["enroll-devices"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/devices/facets": {
         parameters: {
             query?: never;
@@ -146,6 +166,66 @@ export interface paths {
         get: operations["list-audit-events"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/devices/{id}/children": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the devices that a gateway speaks for
+         * @description Needs role viewer.
+         */
+        get: operations["list-children"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/devices/{id}/credential": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Issue a token credential to a device without certificates
+         * @description Needs role admin.
+         */
+        post: operations["issue-credential"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/devices/{id}/erase": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Erase all data of a device and get a signed receipt
+         * @description Needs role admin.
+         */
+        post: operations["erase-device"];
         delete?: never;
         options?: never;
         head?: never;
@@ -272,6 +352,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/devices/{id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask a device for a new key
+         * @description Needs role responder.
+         */
+        post: operations["rotate-device"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/devices/{id}/series": {
         parameters: {
             query?: never;
@@ -323,6 +423,26 @@ export interface paths {
         put?: never;
         /** Turn an enrolment token and a certificate request into a certificate */
         post: operations["redeem-enrollment"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/erasures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the erasure ledger
+         * @description Needs role admin.
+         */
+        get: operations["list-erasures"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -424,6 +544,50 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fleet-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List fleet tokens
+         * @description Needs role admin.
+         */
+        get: operations["list-fleet-tokens"];
+        put?: never;
+        /**
+         * Make a token that enrols many devices
+         * @description Needs role admin.
+         */
+        post: operations["create-fleet-token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fleet-tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a fleet token
+         * @description Needs role admin.
+         */
+        delete: operations["revoke-fleet-token"];
         options?: never;
         head?: never;
         patch?: never;
@@ -603,6 +767,110 @@ export interface paths {
          * @description Needs role analyst.
          */
         post: operations["resolve-incident"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Cordon's certificate authorities
+         * @description Needs role admin.
+         */
+        get: operations["list-keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/keys/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a new certificate authority beside the old ones
+         * @description Needs role admin.
+         */
+        post: operations["rotate-key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/keys/{id}/retire": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop trusting a certificate authority and destroy its key
+         * @description Needs role admin.
+         */
+        post: operations["retire-key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/makers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List trusted device makers
+         * @description Needs role admin.
+         */
+        get: operations["list-makers"];
+        put?: never;
+        /**
+         * Trust a device maker's certificates for an id prefix
+         * @description Needs role admin.
+         */
+        post: operations["trust-maker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/makers/{name}/distrust": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop trusting a maker and revoke its devices
+         * @description Needs role admin.
+         */
+        post: operations["distrust-maker"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1021,6 +1289,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/rules/backtest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say what a rule would have done
+         * @description Needs role analyst.
+         */
+        post: operations["backtest-rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/rules/{id}": {
         parameters: {
             query?: never;
@@ -1403,6 +1691,107 @@ export interface components {
             ts: string;
             user: string;
         };
+        Authority: {
+            /**
+             * Format: int64
+             * @description Devices whose certificate it signed.
+             */
+            devices: number;
+            /** @description Its key is encrypted at rest. */
+            encrypted: boolean;
+            /** @description The first 8 bytes of the certificate's SHA-256, in hex. */
+            id: string;
+            name: string;
+            /** Format: date-time */
+            not_after: string;
+            /** Format: date-time */
+            not_before: string;
+            /** @description What it signs: devices, servers. */
+            signs: string[];
+        };
+        BacktestDifference: {
+            /** Format: int64 */
+            added: number;
+            gained: components["schemas"]["Finding"][];
+            lost: components["schemas"]["Finding"][];
+            /** Format: int64 */
+            removed: number;
+            /** Format: int64 */
+            same: number;
+        };
+        BacktestIncident: {
+            device: string;
+            /** Format: int64 */
+            findings: number;
+            /** Format: date-time */
+            last_at: string;
+            /** Format: date-time */
+            opened_at: string;
+            sentence: string;
+            /** @enum {string} */
+            severity: "informational" | "low" | "medium" | "high" | "critical";
+        };
+        BacktestQuarantine: {
+            device: string;
+            /** Format: date-time */
+            from: string;
+            /** @enum {string} */
+            level: "observe" | "restrict" | "isolate";
+            /** Format: double */
+            seconds: number;
+            /** Format: date-time */
+            until: string;
+        };
+        BacktestReport: {
+            /** Format: int64 */
+            audit_events: number;
+            /** Format: int64 */
+            cleared: number;
+            difference: components["schemas"]["BacktestDifference"];
+            findings: components["schemas"]["Finding"][];
+            /** Format: date-time */
+            from: string;
+            incidents: components["schemas"]["BacktestIncident"][];
+            live_version?: string;
+            notes: string[];
+            quarantines: components["schemas"]["BacktestQuarantine"][];
+            /** Format: int64 */
+            raised: number;
+            /** Format: int64 */
+            readings: number;
+            /** Format: int64 */
+            records: number;
+            rule: string;
+            /** Format: double */
+            seconds: number;
+            /** Format: date-time */
+            taught_from: string;
+            /** Format: int64 */
+            ticks: number;
+            title: string;
+            /** Format: date-time */
+            to: string;
+            truncated: boolean;
+            version: string;
+        };
+        BacktestRequest: {
+            /** @description Only this device. */
+            device?: string;
+            /**
+             * Format: date-time
+             * @description A day before to, if left out.
+             */
+            from?: string;
+            /** @description A rule in force: the one to try, or with source the one to compare with. */
+            id?: string;
+            /** @description The rule's YAML, in Cordon's language or Sigma's. */
+            source?: string;
+            /**
+             * Format: date-time
+             * @description Now, if left out.
+             */
+            to?: string;
+        };
         BaselineState: {
             detail: string;
             /** Format: double */
@@ -1458,6 +1847,28 @@ export interface components {
             /** Format: date-time */
             until?: string;
         };
+        BulkDevice: {
+            credential: string;
+            gateway?: string;
+            id: string;
+            /** Format: int64 */
+            line: number;
+            /** @description One-time token, or token credential; shown only once. */
+            token?: string;
+            /** Format: date-time */
+            token_expires_at?: string;
+        };
+        BulkEnrolled: {
+            /**
+             * Format: int64
+             * @description How many lines name a device.
+             */
+            devices: number;
+            faults: components["schemas"]["LineFault"][];
+            items: components["schemas"]["BulkDevice"][];
+            /** @description False: nothing was enrolled, because of the faults. */
+            valid: boolean;
+        };
         BulkFailure: {
             code: string;
             detail: string;
@@ -1500,6 +1911,10 @@ export interface components {
         CertificateRequest: {
             /** @description PEM certificate request; only its key is used. */
             csr: string;
+            /** @description The id that it wants; only with a fleet token. */
+            device?: string;
+            /** @description Such as a serial number; no two devices share one. */
+            hardware_id?: string;
             token: string;
         };
         Challenge: {
@@ -1518,6 +1933,12 @@ export interface components {
             /** @description Path in the dashboard. */
             link: string;
             text: string;
+        };
+        ChildList: {
+            items: string[];
+            next: string;
+            /** Format: int64 */
+            total: number;
         };
         CodeRequest: {
             code: string;
@@ -1621,6 +2042,13 @@ export interface components {
             /** @description IANA name; empty is UTC. */
             time_zone?: string;
         };
+        DeviceCredential: {
+            device: string;
+            /** Format: date-time */
+            expires_at: string;
+            /** @description Password over MQTT (user name: the id) and NATS. */
+            token: string;
+        };
         DeviceDetail: {
             /** Format: int64 */
             audit_events_stored: number;
@@ -1688,7 +2116,7 @@ export interface components {
             /** Format: int64 */
             failed: number;
             /** @description The first hundred. */
-            faults: components["schemas"]["LineFault"][];
+            faults: components["schemas"]["ImportFault"][];
             /** Format: int64 */
             unchanged: number;
         };
@@ -1737,13 +2165,28 @@ export interface components {
              */
             token_expires_at?: string;
         };
+        Distrusted: {
+            /** Format: int64 */
+            revoked: number;
+        };
         EnrollRequest: {
             /** @description Peer group; default: default. */
             cohort?: string;
+            /**
+             * @description Default: certificate; gateway or maker when one is named.
+             * @enum {string}
+             */
+            credential?: "certificate" | "token" | "maker" | "gateway";
             firmware?: string;
+            /** @description The device that speaks for it. */
+            gateway?: string;
+            /** @description Such as a serial number; no two devices share one. */
+            hardware_id?: string;
             /** @description Accept data of any age from it (replays). */
             historic?: boolean;
             id: string;
+            /** @description Whose certificate it shows. */
+            maker?: string;
             model?: string;
             owner?: string;
             site?: string;
@@ -1758,6 +2201,35 @@ export interface components {
             token: string;
             /** Format: date-time */
             token_expires_at: string;
+        };
+        EraseRequest: {
+            /** @description The device's id again: this can't be undone. */
+            confirm: string;
+            reason: string;
+        };
+        Erasure: {
+            /** Format: date-time */
+            completed_at?: string;
+            device: string;
+            failure?: string;
+            reason: string;
+            receipt?: components["schemas"]["Receipt"];
+            /**
+             * Format: int64
+             * @description How often data of it came back, as from a backup, and was erased again.
+             */
+            replays?: number;
+            /** Format: date-time */
+            requested_at: string;
+            requested_by: string;
+            /** @description running or done. */
+            state: string;
+        };
+        ErasureList: {
+            items: components["schemas"]["Erasure"][];
+            next: string;
+            /** Format: int64 */
+            total: number;
         };
         ErrorDetail: {
             /** @description Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id' */
@@ -1891,6 +2363,52 @@ export interface components {
             /** Format: int64 */
             total: number;
         };
+        FleetToken: {
+            cohort?: string;
+            /** Format: date-time */
+            created_at: string;
+            created_by: string;
+            /** Format: date-time */
+            expires_at: string;
+            id: string;
+            model?: string;
+            /**
+             * Format: int64
+             * @description How many devices it may enrol.
+             */
+            most: number;
+            /** @description Ids that it may enrol. */
+            prefix: string;
+            /** Format: date-time */
+            revoked_at?: string;
+            site?: string;
+            /** Format: int64 */
+            used: number;
+        };
+        FleetTokenList: {
+            items: components["schemas"]["FleetToken"][];
+            next: string;
+            /** Format: int64 */
+            total: number;
+        };
+        FleetTokenRequest: {
+            cohort?: string;
+            /**
+             * Format: int64
+             * @description How long it is good for.
+             * @default 24
+             */
+            hours: number;
+            model?: string;
+            /**
+             * Format: int64
+             * @description How many devices it may enrol.
+             */
+            most: number;
+            /** @description Ids that it may enrol. */
+            prefix: string;
+            site?: string;
+        };
         GuardAnswer: {
             detail?: string;
             guard: string;
@@ -1928,6 +2446,12 @@ export interface components {
         HeartbeatEvent: {
             /** Format: date-time */
             at: string;
+        };
+        ImportFault: {
+            device: string;
+            /** Format: int64 */
+            line: number;
+            message: string;
         };
         Incident: {
             /** Format: date-time */
@@ -2055,8 +2579,14 @@ export interface components {
             /** @description The last hour, one point a minute. */
             series: components["schemas"]["RatePoint"][];
         };
+        KeyList: {
+            items: components["schemas"]["Authority"][];
+            next: string;
+            /** Format: int64 */
+            total: number;
+        };
         LineFault: {
-            device: string;
+            column?: string;
             /** Format: int64 */
             line: number;
             message: string;
@@ -2087,6 +2617,60 @@ export interface components {
             /** @description Name of the API token that was used. */
             token?: string;
         };
+        Maker: {
+            /** Format: date-time */
+            added_at: string;
+            added_by: string;
+            /** @description The maker's authority, PEM. */
+            certificate: string;
+            cohort?: string;
+            /** @description Devices that nobody enrolled are, when they first connect. */
+            enroll?: boolean;
+            fingerprint: string;
+            /** @description Where the id is in a certificate: common_name, serial_number (of the subject) or dns. */
+            from: string;
+            model?: string;
+            /**
+             * Format: int64
+             * @description How many it may enrol so.
+             */
+            most?: number;
+            name: string;
+            /** Format: date-time */
+            not_after: string;
+            /** @description Ids for which its certificates count. */
+            prefix: string;
+            site?: string;
+        };
+        MakerList: {
+            items: components["schemas"]["Maker"][];
+            next: string;
+            /** Format: int64 */
+            total: number;
+        };
+        MakerRequest: {
+            /** @description Its authority, PEM. */
+            certificate: string;
+            cohort?: string;
+            /** @description Enter devices that nobody enrolled when they first connect. */
+            enroll?: boolean;
+            /**
+             * @description Where its certificates hold the device's id.
+             * @default common_name
+             * @enum {string}
+             */
+            from: "common_name" | "serial_number" | "dns";
+            model?: string;
+            /**
+             * Format: int64
+             * @description How many it may enter.
+             */
+            most?: number;
+            name: string;
+            /** @description Ids for which its certificates count. */
+            prefix: string;
+            site?: string;
+        };
         MetricLast: {
             /** Format: date-time */
             at: string;
@@ -2108,6 +2692,12 @@ export interface components {
             /** @enum {string} */
             mode: "off" | "shadow" | "alert" | "armed";
             reason: string;
+        };
+        NewFleetToken: {
+            /** @description What to run on the devices. */
+            command: string;
+            fleet_token: components["schemas"]["FleetToken"];
+            secret: string;
         };
         NewOperator: {
             operator: components["schemas"]["Operator"];
@@ -2425,6 +3015,16 @@ export interface components {
         ReasonRequest: {
             reason: string;
         };
+        Receipt: {
+            /** @description ES256: ECDSA P-256 over the SHA-256 of the decoded payload, ASN.1. */
+            algorithm: string;
+            /** @description PEM of the authority that signed. */
+            certificate: string;
+            /** @description The statement: JSON, base64. */
+            payload: string;
+            /** @description Base64. */
+            signature: string;
+        };
         Receiver: {
             /** @description Of incidents, that it hears of. */
             changes: string[];
@@ -2486,6 +3086,14 @@ export interface components {
             reason: string;
             /** @description fleet, rule:<id> or cohort:<name>. */
             scope: string;
+        };
+        RetireKeyRequest: {
+            /** @description Revoke the devices that depend on it: they must be enrolled again. */
+            force?: boolean;
+            reason: string;
+        };
+        RetiredKey: {
+            revoked: string[];
         };
         Rule: {
             /** Format: date-time */
@@ -3053,6 +3661,87 @@ export interface operations {
             };
         };
     };
+    "enroll-devices": {
+        parameters: {
+            query?: {
+                /** @description Only check. */
+                dry_run?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": string;
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkEnrolled"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "device-facets": {
         parameters: {
             query?: never;
@@ -3390,6 +4079,241 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PageAuditLine"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-children": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The device's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChildList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "issue-credential": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The device's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceCredential"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "erase-device": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The device's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EraseRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Erasure"];
                 };
             };
             /** @description Unauthorized */
@@ -3930,6 +4854,87 @@ export interface operations {
             };
         };
     };
+    "rotate-device": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The device's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Device"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "get-series": {
         parameters: {
             query: {
@@ -4152,6 +5157,71 @@ export interface operations {
             };
         };
     };
+    "list-erasures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "stream-events": {
         parameters: {
             query?: never;
@@ -4319,7 +5389,15 @@ export interface operations {
     };
     "export-devices": {
         parameters: {
-            query?: never;
+            query?: {
+                format?: "json" | "csv" | "ndjson";
+                cohort?: string;
+                site?: string;
+                state?: "enrolled" | "active" | "revoked" | "retired";
+                model?: string;
+                q?: string;
+                tag?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -4344,6 +5422,15 @@ export interface operations {
             };
             /** @description Forbidden */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4565,6 +5652,226 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PageFinding"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-fleet-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetTokenList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-fleet-token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FleetTokenRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewFleetToken"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "revoke-fleet-token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The fleet token's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetToken"];
                 };
             };
             /** @description Unauthorized */
@@ -5345,6 +6652,441 @@ export interface operations {
             };
         };
     };
+    "list-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "rotate-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "retire-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The authority's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RetireKeyRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RetiredKey"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-makers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MakerList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "trust-maker": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MakerRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Maker"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "distrust-maker": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The maker's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Distrusted"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-operator-log": {
         parameters: {
             query?: {
@@ -5927,7 +7669,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: never;
-            path?: never;
+            path: {
+                /** @description The operator's name. */
+                name: string;
+            };
             cookie?: never;
         };
         requestBody: {
@@ -7008,6 +8753,84 @@ export interface operations {
             };
             /** @description Forbidden */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "backtest-rule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BacktestRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BacktestReport"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
