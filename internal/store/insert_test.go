@@ -61,6 +61,8 @@ func requireReadings(t *testing.T, s *store.Store, device string, want uint64) {
 	require.Equal(t, want, n.Readings, "telemetry")
 	for _, q := range []string{
 		"SELECT sum(readings) FROM telemetry_1m WHERE device = '" + device + "'",
+		"SELECT sum(readings) FROM telemetry_1h WHERE device = '" + device + "'",
+		"SELECT sum(readings) FROM telemetry_1d WHERE device = '" + device + "'",
 		"SELECT sum(readings) FROM device_last WHERE device = '" + device + "'",
 		"SELECT sum(readings) FROM ingest_rate",
 	} {

@@ -21,7 +21,9 @@ var migrations embed.FS
 // what the migrations set, which are the Default constants.
 type Retention struct {
 	Telemetry int // every reading
-	Rollup    int // one-minute roll-ups; counted from the first of the month of receipt
+	Rollup    int // one-minute roll-ups; counted, as all roll-ups, from the first of the month of receipt
+	Hours     int // one-hour roll-ups
+	Days      int // one-day roll-ups
 	Audit     int // audit events and dead letters
 	History   int // findings, incidents, quarantines, deliveries
 }
@@ -30,6 +32,8 @@ type Retention struct {
 const (
 	DefaultTelemetryDays = 90
 	DefaultRollupDays    = 430
+	DefaultHoursDays     = 1100
+	DefaultDaysDays      = 3650
 	DefaultAuditDays     = 400
 	DefaultHistoryDays   = 1100
 )
@@ -90,6 +94,8 @@ func (s *Store) applyRetention(ctx context.Context) error {
 		{"telemetry", "toDateTime(received_at)", s.retention.Telemetry},
 		{"ingest_rate", "at", s.retention.Telemetry},
 		{"telemetry_1m", "received_month", s.retention.Rollup},
+		{"telemetry_1h", "received_month", s.retention.Hours},
+		{"telemetry_1d", "received_month", s.retention.Days},
 		{"audit", "toDateTime(received_at)", s.retention.Audit},
 		{"dead_letters", "toDateTime(received_at)", s.retention.Audit},
 		{"findings", "toDateTime(received_at)", s.retention.History},

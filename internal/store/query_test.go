@@ -211,7 +211,7 @@ func TestHistories(t *testing.T) {
 
 	sizes, err := s.Size(ctx)
 	require.NoError(t, err)
-	require.Len(t, sizes, 12)
+	require.Len(t, sizes, 14)
 	require.True(t, slices.ContainsFunc(sizes, func(t store.TableSize) bool { return t.Table == "quarantines" && t.Rows == 5 && t.Bytes > 0 }))
 }
 
@@ -289,20 +289,20 @@ func TestMigrate_refusesFailingAndUnknown(t *testing.T) {
 	require.NoError(t, s.Migrate(ctx), "again")
 
 	files := fstest.MapFS{}
-	for i, name := range []string{"00001_telemetry.sql", "00002_audit.sql", "00003_histories.sql"} {
+	for i, name := range []string{"00001_telemetry.sql", "00002_audit.sql", "00003_histories.sql", "00004_rollups.sql"} {
 		files[name] = &fstest.MapFile{Data: []byte(fmt.Sprintf("-- +goose Up\nSELECT %d;\n", i))}
 	}
-	files["00004_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nALTER TABLE nowhere ADD COLUMN x Int8;\n")}
+	files["00005_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nALTER TABLE nowhere ADD COLUMN x Int8;\n")}
 	err := store.MigrateForTest(s, ctx, files)
 	require.Equal(t, fleet.CodeInvalid, fleet.CodeOf(err))
-	require.ErrorContains(t, err, "00004_bad.sql")
+	require.ErrorContains(t, err, "00005_bad.sql")
 	require.ErrorContains(t, err, "nowhere")
 
-	files["00004_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE later (x Int8) ENGINE = MergeTree ORDER BY x;\n")}
+	files["00005_bad.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE later (x Int8) ENGINE = MergeTree ORDER BY x;\n")}
 	require.NoError(t, store.MigrateForTest(s, ctx, files))
 	err = s.Migrate(ctx)
 	require.Equal(t, fleet.CodeConflict, fleet.CodeOf(err))
-	require.ErrorContains(t, err, "version 4")
+	require.ErrorContains(t, err, "version 5")
 }
 
 func TestMigrate_retention(t *testing.T) {

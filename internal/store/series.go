@@ -51,9 +51,25 @@ type extent struct {
 	min, max time.Time
 }
 
+// level is a table that holds a metric's course, readings or a roll-up.
+type level struct {
+	table, column            string
+	width                    time.Duration // of its rows
+	count, mean, least, most string
+}
+
+// levels are ordered from fine to coarse; every width divides the next one.
+var levels = []level{
+	{"telemetry", "observed_at", 0, "count()", "avg(value)", "min(value)", "max(value)"},
+	{"telemetry_1m", "minute", time.Minute, "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)"},
+	{"telemetry_1h", "hour", time.Hour, "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)"},
+	{"telemetry_1d", "day", 24 * time.Hour, "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)"},
+}
+
 // Series returns one metric of one device: every reading when that makes no
-// more points than asked for, else buckets, made from the roll-ups when a
-// minute is fine enough or the readings themselves have expired.
+// more points than asked for, else buckets. They are made from the coarsest
+// roll-up that is fine enough, or from the finest one that reaches back as far
+// as any: readings expire first, then minutes, then hours.
 func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 	if q.Device == "" || q.Metric == "" {
 		return Series{}, fleet.Errorf(fleet.CodeInvalid, "a series needs a device and a metric").On("metric")
@@ -65,38 +81,51 @@ func (s *Store) Series(ctx context.Context, q SeriesQuery) (Series, error) {
 		q.Points = defaultPoints
 	}
 	q.Points = min(max(q.Points, 2), MaxPoints)
+	extents := make([]extent, len(levels))
+	for i, l := range levels {
+		whole := q
+		if l.width > 0 && !q.From.IsZero() { // rows that begin before the range hold more than it
+			whole.From = ceil(q.From, l.width)
+		}
+		var err error
+		if extents[i], err = s.extent(ctx, whole, l.table, l.column, l.count); err != nil {
+			return Series{}, err
+		}
+	}
+	finest := reaching(extents)
+	first, last := extents[finest].min, extents[finest].max
+	if finest > 0 && extents[0].max.After(last) {
+		last = extents[0].max
+	}
+	if finest == 0 && extents[0].count <= uint64(q.Points) {
+		return s.rawSeries(ctx, q)
+	}
+	// One bucket more than the quotient may be touched.
+	w := max(widthFor(last.Sub(first), q.Points-1), levels[finest].width)
+	use := levels[finest]
+	for _, l := range levels[finest:] {
+		if l.width <= w {
+			use = l
+		}
+	}
+	if use.width > 0 {
+		q.From = q.From.Truncate(use.width)
+	}
+	return s.bucketSeries(ctx, q, w, use.table, use.column, use.count, use.mean, use.least, use.most)
+}
 
-	raw, err := s.extent(ctx, q, "telemetry", "observed_at", "count()")
-	if err != nil {
-		return Series{}, err
-	}
-	whole := q
-	if !q.From.IsZero() {
-		whole.From = q.From.Add(time.Minute - 1).Truncate(time.Minute)
-	}
-	rollup, err := s.extent(ctx, whole, "telemetry_1m", "minute", "sum(readings)")
-	if err != nil {
-		return Series{}, err
-	}
-	expired := rollup.count > 0 && (raw.count == 0 || raw.min.Sub(rollup.min) >= time.Minute)
-	if !expired {
-		if raw.count <= uint64(q.Points) {
-			return s.rawSeries(ctx, q)
+func ceil(t time.Time, w time.Duration) time.Time { return t.Add(w - 1).Truncate(w) }
+
+// reaching is the finest level that no coarser one reaches further back than.
+func reaching(extents []extent) int {
+	best := 0
+	for i := 1; i < len(extents); i++ {
+		e, b := extents[i], extents[best]
+		if e.count > 0 && (b.count == 0 || b.min.Sub(e.min) >= levels[i].width) {
+			best = i
 		}
-		// One bucket more than the quotient may be touched.
-		if w := widthFor(raw.max.Sub(raw.min), q.Points-1); w < time.Minute {
-			return s.bucketSeries(ctx, q, w, "telemetry", "observed_at", "count()", "avg(value)", "min(value)", "max(value)")
-		}
-	} else if raw.count > 0 && raw.max.After(rollup.max) {
-		rollup.max = raw.max
 	}
-	first, last := rollup.min, rollup.max
-	if !expired {
-		first, last = raw.min, raw.max
-	}
-	w := max(widthFor(last.Sub(first), q.Points-1), time.Minute)
-	q.From = q.From.Truncate(time.Minute)
-	return s.bucketSeries(ctx, q, w, "telemetry_1m", "minute", "sum(readings)", "sum(sum_value) / sum(readings)", "min(min_value)", "max(max_value)")
+	return best
 }
 
 func seriesConditions(q SeriesQuery, column string) *conditions {

@@ -38,7 +38,7 @@ func (s *Store) Verify(ctx context.Context) (Verification, error) {
 		{[]any{&v.AuditEvents, &v.AuditDistinct}, "SELECT count(), uniqExact(stream_seq, n) FROM audit"},
 		{[]any{&v.DeadLetters, &v.DeadDistinct}, "SELECT count(), uniqExact(stream_seq) FROM dead_letters"},
 		{[]any{&v.Identified}, "SELECT count() FROM (SELECT DISTINCT device, boot, seq FROM telemetry WHERE seq > 0 UNION DISTINCT SELECT DISTINCT device, boot, seq FROM audit WHERE seq > 0)"},
-		{[]any{&v.Twice}, "SELECT (SELECT count() - uniqExact(device, boot, seq, n) FROM telemetry WHERE seq > 0) + (SELECT count() - uniqExact(device, boot, seq, n) FROM audit WHERE seq > 0)"},
+		{[]any{&v.Twice}, "SELECT toUInt64((SELECT count() - uniqExact(device, boot, seq, n) FROM telemetry WHERE seq > 0) + (SELECT count() - uniqExact(device, boot, seq, n) FROM audit WHERE seq > 0))"},
 		{[]any{&v.OutOfOrder}, `SELECT countIf(seq < before) FROM (
 			SELECT seq, lagInFrame(seq) OVER (PARTITION BY device, boot ORDER BY stream_seq ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
 			FROM (SELECT DISTINCT device, boot, seq, stream_seq FROM telemetry WHERE seq > 0 UNION ALL SELECT DISTINCT device, boot, seq, stream_seq FROM audit WHERE seq > 0))`},
@@ -59,7 +59,7 @@ func (s *Store) Verify(ctx context.Context) (Verification, error) {
 }
 
 // rollupTables count readings a second time.
-var rollupTables = []string{"telemetry_1m", "device_last", "ingest_rate"}
+var rollupTables = []string{"telemetry_1m", "telemetry_1h", "telemetry_1d", "device_last", "ingest_rate"}
 
 // DropRollups removes the views that fill the roll-ups, so that a bench can
 // measure the readings' table alone.
