@@ -40,6 +40,7 @@ func (n notices) Receivers() []api.Receiver {
 		out[i] = api.Receiver{
 			Name: s.Name, Kind: s.Kind, Host: s.Host, Severity: s.Severity, Changes: s.Changes, Healthy: s.Healthy,
 			Pending: s.Pending, Delivered: s.Delivered, Failed: s.Failed, LastError: s.LastError, LastAt: s.LastAt,
+			Source: s.Source, Signed: s.Signed, Keys: s.Keys, Breaker: s.Breaker, RetryAt: s.RetryAt, DisabledAt: s.DisabledAt, Disabled: s.Disabled,
 		}
 	}
 	return out

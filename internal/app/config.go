@@ -11,15 +11,16 @@ import (
 
 // Config is what cordon up is told, by flags, environment and settings file.
 type Config struct {
-	HTTP     string   `help:"Address of the dashboard and API; port 0 picks one." default:"127.0.0.1:8443" env:"CORDON_HTTP" placeholder:"HOST:PORT"`
-	NATS     string   `help:"Address where devices connect with NATS; port 0 picks one." name:"nats" default:"127.0.0.1:4222" env:"CORDON_NATS" placeholder:"HOST:PORT"`
-	MQTT     string   `help:"Address where devices connect with MQTT 3.1.1; port 0 picks one." name:"mqtt" default:"127.0.0.1:8883" env:"CORDON_MQTT" placeholder:"HOST:PORT"`
+	HTTP      string   `help:"Address of the dashboard and API; port 0 picks one." default:"127.0.0.1:8443" env:"CORDON_HTTP" placeholder:"HOST:PORT"`
+	NATS      string   `help:"Address where devices connect with NATS; port 0 picks one." name:"nats" default:"127.0.0.1:4222" env:"CORDON_NATS" placeholder:"HOST:PORT"`
+	MQTT      string   `help:"Address where devices connect with MQTT 3.1.1; port 0 picks one." name:"mqtt" default:"127.0.0.1:8883" env:"CORDON_MQTT" placeholder:"HOST:PORT"`
 	WebSocket string `help:"Address where devices connect with NATS over WebSocket; off unless set, port 0 picks one." name:"websocket" env:"CORDON_WEBSOCKET" placeholder:"HOST:PORT"`
-	Host     []string `help:"Names and addresses by which others reach this host; they go into its certificates, the first into the answers to devices." env:"CORDON_HOST" placeholder:"NAME"`
-	Rules    string   `help:"Directory with rules of your own (*.yaml), beside the shipped ones." env:"CORDON_RULES" type:"path" placeholder:"DIR"`
-	Link     string   `help:"Address of the dashboard as people reach it, for links in notifications; default: --http." env:"CORDON_LINK" placeholder:"URL"`
-	StoreKey string   `help:"File with the key that encrypts the broker's files at rest; it is made when there is none. Keep a copy: without it they can't be read. CORDON_STORE_KEY may hold the key itself instead." name:"store-key" env:"CORDON_STORE_KEY_FILE" type:"path" placeholder:"FILE"`
-	StoreMB  int64    `help:"Most megabytes that the broker keeps of what devices sent." name:"store-mb" default:"8192" env:"CORDON_STORE_MB" placeholder:"MB"`
+	WebSocket string   `help:"Address where devices connect with NATS over WebSocket; off unless set, port 0 picks one." name:"websocket" env:"CORDON_WEBSOCKET" placeholder:"HOST:PORT"`
+	Host      []string `help:"Names and addresses by which others reach this host; they go into its certificates, the first into the answers to devices." env:"CORDON_HOST" placeholder:"NAME"`
+	Rules     string   `help:"Directory with rules of your own (*.yaml), beside the shipped ones." env:"CORDON_RULES" type:"path" placeholder:"DIR"`
+	Link      string   `help:"Address of the dashboard as people reach it, for links in notifications; default: --http." env:"CORDON_LINK" placeholder:"URL"`
+	StoreKey  string   `help:"File with the key that encrypts the broker's files at rest; it is made when there is none. Keep a copy: without it they can't be read. CORDON_STORE_KEY may hold the key itself instead." name:"store-key" env:"CORDON_STORE_KEY_FILE" type:"path" placeholder:"FILE"`
+	StoreMB   int64    `help:"Most megabytes that the broker keeps of what devices sent." name:"store-mb" default:"8192" env:"CORDON_STORE_MB" placeholder:"MB"`
 
 	TLSCert  string `help:"Certificate of the dashboard and API (PEM, the chain after it), instead of one of Cordon's own authority; read again when it changes." name:"tls-cert" env:"CORDON_TLS_CERT" type:"path" placeholder:"FILE"`
 	TLSKey   string `help:"Private key of --tls-cert (PEM)." name:"tls-key" env:"CORDON_TLS_KEY" type:"path" placeholder:"FILE"`
@@ -29,7 +30,10 @@ type Config struct {
 	ClickHouse    string `help:"A ClickHouse of your own instead of the embedded one: clickhouse://user:password@host:9000/database." name:"clickhouse" env:"CORDON_CLICKHOUSE" placeholder:"DSN"`
 	EngineLibrary string `help:"Path of libchdb.so, the embedded ClickHouse; default: where make installed it." env:"CORDON_ENGINE_LIBRARY" type:"path" placeholder:"FILE"`
 
+	Heartbeat string `help:"Address that is asked every minute while all is well, so that an outside watcher raises the alarm when Cordon falls silent." env:"CORDON_HEARTBEAT" placeholder:"URL"`
+
 	Receivers []notify.Receiver `kong:"-"`
+	Policy    notify.Policy     `kong:"-"`
 	Version   string            `kong:"-"`
 }
 

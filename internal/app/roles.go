@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cordon/alert/evidence"
 	"cordon/alert/incident"
 	"cordon/alert/notify"
 	"cordon/alert/quarantine"
@@ -76,7 +77,13 @@ func (p *platform) startRoles(ctx context.Context, life *lifecycle, roles Roles)
 }
 
 func (p *platform) startIngest(ctx context.Context, life *lifecycle) error {
-	mover := ingest.New(ingest.DefaultConfig(), ingest.Deps{
+	cfg := ingest.DefaultConfig()
+	if faults := os.Getenv("CORDON_BENCH_FAULTS"); faults != "" {
+		if err := cfg.ApplyBench(p.dir, faults); err != nil {
+			return err
+		}
+	}
+	mover := ingest.New(cfg, ingest.Deps{
 		Bus: p.bus, Store: p.store, Device: p.devices.Get, Log: p.part("ingest"), Registry: p.registry, Clock: p.clock,
 	})
 	life.run("ingest", mover.Run)
@@ -87,7 +94,7 @@ func (p *platform) startIngest(ctx context.Context, life *lifecycle) error {
 	}
 	g := gate.New(gate.DefaultConfig(), gate.Deps{
 		Command: command,
-		Bus: p.bus, Keys: p.keys, Device: p.devices.Lookup, Registry: p.devices, Clock: p.clock, Log: p.part("gate"), Metrics: p.registry,
+		Bus:     p.bus, Keys: p.keys, Device: p.devices.Lookup, Registry: p.devices, Clock: p.clock, Log: p.part("gate"), Metrics: p.registry,
 	})
 	p.refused.Store(&brokerRefused{g.BrokerRefused})
 	life.run("gate", g.Run)
@@ -100,6 +107,7 @@ type services struct {
 	incidents   *incident.Service
 	quarantines *quarantine.Service
 	notices     *notify.Service
+	evidence    *evidence.Service
 }
 
 func (p *platform) startAlert(ctx context.Context, life *lifecycle, roles Roles) (services, error) {
@@ -114,19 +122,19 @@ func (p *platform) startAlert(ctx context.Context, life *lifecycle, roles Roles)
 		Bus: p.bus, Log: p.part("quarantine"), Clock: p.clock, Device: p.devices.Get, Fleet: p.devices.Count, Metrics: p.registry,
 		Cohort: func(name string) int { return p.devices.Facets()["cohort"][name] },
 	})
-	cfg := notify.DefaultConfig()
-	cfg.Receivers, cfg.BaseURL = p.cfg.Receivers, p.cfg.Link
-	if err := cfg.Validate(); err != nil {
+	var err error
+	if s.notices, err = p.notifier(); err != nil {
 		return s, err
 	}
-	var err error
-	if s.notices, err = notify.New(cfg, notify.Deps{Bus: p.bus, Log: p.part("notify"), Registry: p.registry, Clock: p.clock}); err != nil {
+	if s.evidence, err = p.sealer(s.incidents); err != nil {
 		return s, err
 	}
 	if roles.Alert {
 		life.run("notify", s.notices.Run)
 		life.run("quarantine", s.quarantines.Run)
 		life.run("incident", s.incidents.Run)
+		life.run("evidence", s.evidence.Run)
+		life.run("watch", p.watcher(s.notices).Run)
 		p.stage(s.incidents.Status)
 		p.stage(s.quarantines.Status)
 		p.stage(s.notices.Status)
@@ -185,7 +193,7 @@ func (p *platform) startWeb(ctx context.Context, life *lifecycle, s services) (w
 	}
 	web := api.New(cfg, api.Deps{
 		Bus: p.bus, Operators: operators, Devices: p.devices, Lifecycle: p.devices, Erasures: p.eraser(life), Incidents: incidents{s.incidents}, Quarantines: s.quarantines,
-		Rules: p.rules(p.detector), Notices: notices{s.notices}, History: p.store, Insight: p.insight(p.detector),
+		Rules: p.rules(p.detector), Notices: notices{s.notices}, Alerts: alerts{s.incidents, s.notices, s.evidence}, History: p.store, Insight: p.insight(p.detector),
 		CA: p.ca.PEM(), Log: p.part("web"), Clock: p.clock, Registry: p.registry, Secrets: secrets,
 	})
 	address, err := web.Listen(ctx)

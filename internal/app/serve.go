@@ -38,7 +38,10 @@ type ServeConfig struct {
 	Link       string   `help:"Address of the dashboard as people reach it, for links in notifications." env:"CORDON_LINK" placeholder:"URL"`
 	StoreMB    int64    `help:"Most megabytes that the broker keeps of what devices sent." name:"store-mb" default:"8192" env:"CORDON_STORE_MB" placeholder:"MB"`
 
+	Heartbeat string `help:"Address that is asked every minute while all is well, so that an outside watcher raises the alarm when Cordon falls silent." env:"CORDON_HEARTBEAT" placeholder:"URL"`
+
 	Receivers []notify.Receiver `kong:"-"`
+	Policy    notify.Policy     `kong:"-"`
 	Version   string            `kong:"-"`
 }
 
@@ -50,7 +53,7 @@ func Serve(ctx context.Context, dir string, cfg ServeConfig, roles Roles, log *s
 	p := &platform{
 		cfg: Config{
 			HTTP: cfg.HTTP, Host: cfg.Host, Rules: cfg.Rules, Link: cfg.Link, StoreMB: cfg.StoreMB,
-			ClickHouse: cfg.ClickHouse, Receivers: cfg.Receivers, Version: cfg.Version,
+			ClickHouse: cfg.ClickHouse, Receivers: cfg.Receivers, Policy: cfg.Policy, Heartbeat: cfg.Heartbeat, Version: cfg.Version,
 		},
 		log: log, clock: time.Now, registry: prometheus.NewRegistry(), dir: dir,
 		nats: cfg.DeviceNATS, mqtt: cfg.DeviceMQTT,

@@ -21,9 +21,16 @@ type settingsFile struct {
 	values    map[string]ast.Node
 	lines     map[string]int
 	receivers []notify.Receiver
+	policy    notify.Policy
 }
 
-const receiversKey = "receivers"
+// Keys of the file that no flag has: who is told of what, and what is not told.
+const (
+	receiversKey = "receivers"
+	routesKey    = "routes"
+	inhibitKey   = "inhibit"
+	silencesKey  = "silences"
+)
 
 // configPath finds --config before the flags are parsed, because the file
 // gives values to other flags.
@@ -66,10 +73,17 @@ func loadSettings(path string) (*settingsFile, error) {
 			f.values[key], f.lines[key] = entry.Value, entry.Key.GetToken().Position.Line
 		}
 	}
-	if node, ok := f.values[receiversKey]; ok {
-		if err := yaml.NodeToValue(node, &f.receivers, yaml.Strict()); err != nil {
+	for _, part := range []struct {
+		key string
+		to  any
+	}{{receiversKey, &f.receivers}, {routesKey, &f.policy.Routes}, {inhibitKey, &f.policy.Inhibit}, {silencesKey, &f.policy.Silences}} {
+		node, ok := f.values[part.key]
+		if !ok {
+			continue
+		}
+		if err := yaml.NodeToValue(node, part.to, yaml.Strict()); err != nil {
 			// Without the source lines: they hold secrets.
-			return nil, fmt.Errorf("read settings %s, %s: %s", path, receiversKey, yaml.FormatError(err, false, false))
+			return nil, fmt.Errorf("read settings %s, %s: %s", path, part.key, yaml.FormatError(err, false, false))
 		}
 	}
 	return f, nil
@@ -78,9 +92,12 @@ func loadSettings(path string) (*settingsFile, error) {
 // Receivers are who is told, as the file says.
 func (f *settingsFile) Receivers() []notify.Receiver { return f.receivers }
 
+// Policy is who is told of what, as the file says.
+func (f *settingsFile) Policy() notify.Policy { return f.policy }
+
 // Validate refuses keys that no flag has.
 func (f *settingsFile) Validate(app *kong.Application) error {
-	known := []string{receiversKey}
+	known := []string{receiversKey, routesKey, inhibitKey, silencesKey}
 	for _, node := range app.Leaves(false) {
 		for _, group := range node.AllFlags(false) {
 			for _, flag := range group {

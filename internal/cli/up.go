@@ -25,7 +25,7 @@ type UpCmd struct {
 
 // Run starts Cordon and blocks until a signal ends it.
 func (c *UpCmd) Run(ctx context.Context, g *Globals) error {
-	c.Config.Receivers = g.File.Receivers()
+	c.Config.Receivers, c.Config.Policy = g.File.Receivers(), g.File.Policy()
 	c.Config.Version = Version
 	var show *app.DemoConfig
 	var chat string
@@ -78,7 +78,7 @@ func (c *ServeCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
-	c.ServeConfig.Receivers = g.File.Receivers()
+	c.ServeConfig.Receivers, c.ServeConfig.Policy = g.File.Receivers(), g.File.Policy()
 	c.ServeConfig.Version = Version
 	return app.Serve(ctx, g.Data, c.ServeConfig, roles, g.Log)
 }
