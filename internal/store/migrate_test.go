@@ -54,7 +54,7 @@ func TestSeries_takesTheRollupThatFits(t *testing.T) {
 		}})
 	}
 	require.NoError(t, s.InsertTelemetry(t.Context(), "t", b))
-	for points, resolution := range map[int]string{5000: "raw", 1000: "12h", 401: "24h", 100: "7d"} {
+	for points, resolution := range map[int]string{5000: "raw", 1000: "12h", 401: "1d", 100: "7d"} {
 		series, err := s.Series(t.Context(), store.SeriesQuery{Device: "d1", Metric: "cpu", Points: points})
 		require.NoError(t, err)
 		require.Equal(t, resolution, series.Resolution, "%d points", points)
