@@ -93,7 +93,7 @@ func (e *Engine) silences(a *active, r *fleet.Record) {
 	watched, due := 0, 0
 	var fresh []*device
 	for _, d := range e.order {
-		if !d.watched() || !a.Scope.Contains(d.id, d.cohort, d.tags) {
+		if !d.watched() || !a.Scope.Contains(d.id, d.cohort, d.tags) || !a.Looks(r.ReceivedAt.UnixMilli(), d.zone) {
 			continue
 		}
 		watched++

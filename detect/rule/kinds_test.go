@@ -27,7 +27,7 @@ func TestParse_faultsOfKinds(t *testing.T) {
 		"kind: threshold\nmetric: m\nwhen: value > 1.0\nclear_when: value <\n":                          "clear_when",
 		"kind: threshold\nmetric: m\nwhen: value > 1.0\ngrace: 1m\n":                                    "grace does not belong to kind threshold",
 		"kind: absence\nafter: 5m\ngrace: 48h\n":                                                        "grace 48h0m0s is not between",
-		"kind: absence\nafter: 5m\nschedule: {days: [mon]}\n":                                           "schedule does not belong to kind absence",
+		"kind: baseline\nmetric: m\nschedule: {days: [mon]}\n":                                          "schedule does not belong to kind baseline",
 		"kind: threshold\nmetric: m\nwhen: value > 1.0\nschedule: {days: [monday]}\n":                   "days has \"monday\"",
 		"kind: threshold\nmetric: m\nwhen: value > 1.0\nschedule: {hours: \"9-17\"}\n":                  "hours \"9-17\" is no span",
 		"kind: threshold\nmetric: m\nwhen: value > 1.0\nschedule: {hours: \"09:00-17:00\", zone: Oz}\n": "zone \"Oz\" is no time zone",

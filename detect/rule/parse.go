@@ -314,7 +314,7 @@ func CheckMode(r *Rule, mode fleet.Mode) error {
 var keysOf = map[string][]Kind{
 	"metric": {Threshold, Baseline, Joint}, "unit": {Threshold, Baseline},
 	"clear_when": {Threshold}, "counter": {Threshold, Baseline}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
-	"grace": {Absence}, "schedule": {Threshold, Count, Sequence, Change},
+	"grace": {Absence}, "schedule": {Threshold, Count, Absence, Sequence, Change},
 	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline, Joint},
 	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline, Joint}, "min_effect": {Baseline}, "min_change": {Baseline},
 	"events": {Count, Change}, "group_by": {Count, Sequence, Change}, "threshold": {Count}, "window": {Count, Sequence}, "then": {Count},

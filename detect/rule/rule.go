@@ -98,7 +98,7 @@ type Rule struct {
 	After time.Duration `yaml:"after"` // absence: silence that raises
 	Grace time.Duration `yaml:"grace"` // absence: how much longer it may last before it is reported
 
-	Schedule *Schedule `yaml:"schedule"` // threshold, count, sequence, change: when the rule looks at all
+	Schedule *Schedule `yaml:"schedule"` // every kind but baseline: when the rule looks at all
 
 	Mode           fleet.Mode     `yaml:"mode"`
 	Evidence       fleet.Evidence `yaml:"evidence"`

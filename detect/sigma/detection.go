@@ -59,6 +59,13 @@ func (d *document) detection(node ast.Node, expand map[string][]string) test {
 // search compiles a map (all of its fields), a list of maps (any of them) or a
 // list of keywords (any of them).
 func (d *document) search(node ast.Node, expand map[string][]string) test {
+	before := len(d.faults)
+	empty := func() test {
+		if len(d.faults) == before { // else its parts have said what is wrong
+			d.fault(node, "search is empty: it says nothing")
+		}
+		return nil
+	}
 	if m, ok := mapping(node); ok {
 		var tests []test
 		for _, v := range m.Values {
@@ -67,8 +74,7 @@ func (d *document) search(node ast.Node, expand map[string][]string) test {
 			}
 		}
 		if len(tests) == 0 {
-			d.fault(node, "search is empty: it says nothing")
-			return nil
+			return empty()
 		}
 		return conjunction(tests)
 	}
@@ -89,8 +95,7 @@ func (d *document) search(node ast.Node, expand map[string][]string) test {
 		}
 	}
 	if len(tests) == 0 {
-		d.fault(node, "search is empty: it says nothing")
-		return nil
+		return empty()
 	}
 	return disjunction(tests)
 }
