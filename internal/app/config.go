@@ -14,7 +14,6 @@ type Config struct {
 	HTTP      string   `help:"Address of the dashboard and API; port 0 picks one." default:"127.0.0.1:8443" env:"CORDON_HTTP" placeholder:"HOST:PORT"`
 	NATS      string   `help:"Address where devices connect with NATS; port 0 picks one." name:"nats" default:"127.0.0.1:4222" env:"CORDON_NATS" placeholder:"HOST:PORT"`
 	MQTT      string   `help:"Address where devices connect with MQTT 3.1.1; port 0 picks one." name:"mqtt" default:"127.0.0.1:8883" env:"CORDON_MQTT" placeholder:"HOST:PORT"`
-	WebSocket string `help:"Address where devices connect with NATS over WebSocket; off unless set, port 0 picks one." name:"websocket" env:"CORDON_WEBSOCKET" placeholder:"HOST:PORT"`
 	WebSocket string   `help:"Address where devices connect with NATS over WebSocket; off unless set, port 0 picks one." name:"websocket" env:"CORDON_WEBSOCKET" placeholder:"HOST:PORT"`
 	Host      []string `help:"Names and addresses by which others reach this host; they go into its certificates, the first into the answers to devices." env:"CORDON_HOST" placeholder:"NAME"`
 	Rules     string   `help:"Directory with rules of your own (*.yaml), beside the shipped ones." env:"CORDON_RULES" type:"path" placeholder:"DIR"`
