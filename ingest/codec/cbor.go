@@ -318,10 +318,10 @@ func (c *cborReader) reading() *Rejection {
 		return reject(Mistyped, "a reading at byte %d is not a map", h.at+1)
 	}
 	metric, value, at := "", math.NaN(), int64(unset)
-	rej = c.each(h, true, func(key []byte, place int) (rej *Rejection) {
+	rej = c.each(h, true, func(key []byte, _ int) (rej *Rejection) {
 		switch string(key) {
 		case "metric":
-			place = c.pos
+			place := c.pos
 			var name []byte
 			if name, rej = c.text("metric"); rej != nil {
 				return rej

@@ -217,8 +217,7 @@ func (c *chaos) malformed(ctx context.Context) {
 	if !ok {
 		return
 	}
-	id := *p.id
-	conn, err := agent.Dial(&id, c.cfg.Log)
+	conn, err := agent.Dial(p.id, c.cfg.Log)
 	if err != nil {
 		return
 	}
@@ -233,7 +232,7 @@ func (c *chaos) malformed(ctx context.Context) {
 		body, msgID := fmt.Appendf(nil, `{"metrics":{"a":%d`, i), fmt.Sprintf("malformed-%d-%d", c.cfg.Seed, i)
 		for {
 			once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			_, err := js.Publish(once, "fleet.telemetry."+id.Device, body, jetstream.WithMsgID(msgID))
+			_, err := js.Publish(once, "fleet.telemetry."+p.id.Device, body, jetstream.WithMsgID(msgID))
 			cancel()
 			if err == nil {
 				c.dead.Add(1)

@@ -262,7 +262,9 @@ func (r *rig) move(ctx context.Context, cfg IngestConfig, w workload, database s
 	}
 	got, err := m.stop()
 	cancel()
-	<-ended
+	if endErr := <-ended; endErr != nil && err == nil {
+		err = endErr
+	}
 	if err != nil {
 		return measured{}, err
 	}

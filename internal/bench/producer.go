@@ -244,15 +244,18 @@ const mqttWindow = 1000 // messages without receipt, above which it stops measur
 func (p *mqttProducer) run(ctx context.Context, pace time.Duration) error {
 	fresh := make(chan uint64, mqttWindow)
 	go p.measure(ctx, pace, fresh)
+	p.stay(ctx, fresh)
+	return nil
+}
+
+// stay connects again and again until ctx ends.
+func (p *mqttProducer) stay(ctx context.Context, fresh <-chan uint64) {
 	for ctx.Err() == nil {
-		if err := p.connected(ctx, fresh); err != nil && ctx.Err() == nil {
+		if err := p.connected(ctx, fresh); err != nil {
 			p.log.Debug("mqtt device", "device", p.id.Device, "error", err)
-			if pause(ctx, 200*time.Millisecond) != nil {
-				break
-			}
+			_ = pause(ctx, 200*time.Millisecond) // the loop looks at ctx
 		}
 	}
-	return nil
 }
 
 // measure makes messages: columns and JSON in turn.
@@ -379,13 +382,7 @@ func (p *mqttProducer) receipt(raw []byte) {
 func (p *mqttProducer) drain(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		for ctx.Err() == nil {
-			if err := p.connected(ctx, nil); err != nil && pause(ctx, 200*time.Millisecond) != nil {
-				return
-			}
-		}
-	}()
+	go p.stay(ctx, nil)
 	for {
 		p.mu.Lock()
 		left := len(p.waiting)
