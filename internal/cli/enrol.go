@@ -79,8 +79,9 @@ func showEnrolled(g *Globals, out api.Enrolled) error {
 	})
 }
 
-// bulkLines is how many lines go into one request.
-const bulkLines = 1000
+// bulkLines is how many lines go into one request. In a file that needs more
+// than one, gateways must be enrolled before their children.
+const bulkLines = identity.MaxBulk
 
 // bulk checks the whole file before it enrols anything of it.
 func (c *DeviceEnrollCmd) bulk(ctx context.Context, g *Globals) error {

@@ -89,6 +89,7 @@ const (
 	settlePoll  = 50 * time.Millisecond
 	replayRetry = time.Minute
 	eraseWithin = 5 * time.Minute
+	wipeTries   = 5
 )
 
 // NewEraser makes an eraser; Run replays the ledger.
@@ -259,14 +260,11 @@ func (e *Eraser) wipe(ctx context.Context, entry Erasure) ([]Place, error) {
 		return nil, err
 	}
 	e.settle(ctx, id)
-	rows, err := e.deps.Wiper.DeviceRows(ctx, id)
-	if err != nil {
-		return nil, err
-	}
 	incidents, err := e.redact(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	e.settle(ctx, id) // what the movers hold already is not seen once it is purged
 	var places []Place
 	all := streamsOf(id)
 	for _, incident := range incidents {
@@ -294,11 +292,7 @@ func (e *Eraser) wipe(ctx context.Context, entry Erasure) ([]Place, error) {
 			p.Left += left
 		}
 	}
-	e.settle(ctx, id) // the histories have moved what was written above
-	if err := e.deps.Wiper.EraseDevice(ctx, id); err != nil {
-		return nil, err
-	}
-	left, err := e.deps.Wiper.DeviceRows(ctx, id)
+	rows, left, err := e.wipeRows(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +310,40 @@ func (e *Eraser) wipe(ctx context.Context, entry Erasure) ([]Place, error) {
 		places = append(places, Place{Place: "detector", Left: uint64(len(states))})
 	}
 	return places, nil
+}
+
+// wipeRows deletes the rows, again when a mover brought some meanwhile.
+func (e *Eraser) wipeRows(ctx context.Context, id string) (deleted, left map[string]uint64, err error) {
+	deleted = map[string]uint64{}
+	for range wipeTries {
+		e.settle(ctx, id)
+		before, err := e.deps.Wiper.DeviceRows(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := e.deps.Wiper.EraseDevice(ctx, id); err != nil {
+			return nil, nil, err
+		}
+		if left, err = e.deps.Wiper.DeviceRows(ctx, id); err != nil {
+			return nil, nil, err
+		}
+		for table, rows := range before {
+			deleted[table] += rows - min(rows, left[table])
+		}
+		var n uint64
+		for _, rows := range left {
+			n += rows
+		}
+		if n == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	return deleted, left, nil
 }
 
 // settle waits until nobody of the device is connected and every durable
