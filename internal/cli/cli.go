@@ -40,6 +40,9 @@ type root struct {
 	Device     DeviceCmd     `cmd:"" help:"Enrol, show, quarantine and release devices."`
 	Quarantine QuarantineCmd `cmd:"" help:"Quarantines: list, extend, approve, guards."`
 	Incident   IncidentCmd   `cmd:"" help:"See incidents, acknowledge and resolve them."`
+	Alerts     AlertsCmd     `cmd:"" help:"Who is told of incidents: routes, receivers, silences."`
+	Evidence   EvidenceCmd   `cmd:"" help:"Sealed evidence of incidents: get, verify."`
+	Config     ConfigCmd     `cmd:"" name:"config" help:"The settings file: check."`
 	FleetToken FleetTokenCmd `cmd:"" help:"Fleet tokens, with which many devices enrol by themselves: list, create, revoke."`
 	Maker      MakerCmd      `cmd:"" help:"Device makers whose certificates are trusted: list, trust, distrust."`
 	Keys       KeysCmd       `cmd:"" help:"Cordon's own certificate authorities: list, rotate, retire."`
@@ -56,7 +59,11 @@ type root struct {
 	Eval  EvalCmd  `cmd:"" help:"What the detector says about recorded data, for scorers."`
 	Bench BenchCmd `cmd:"" help:"Measure Cordon on this machine."`
 
-	Version VersionCmd `cmd:"" help:"Print the version."`
+	Backup  BackupCmd  `cmd:"" help:"Copy a stopped Cordon into one file, keys sealed."`
+	Restore RestoreCmd `cmd:"" help:"Bring a backup back, or check it."`
+	Doctor  DoctorCmd  `cmd:"" help:"Say what is wrong, and with --security what is weak."`
+
+\1 `cmd:"" help:"Print the version."`
 	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
 }
 
