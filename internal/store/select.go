@@ -104,7 +104,10 @@ var parameterEscapes = strings.NewReplacer("\\", "\\\\", "\t", "\\t", "\n", "\\n
 // escapeParameter writes a value the way the server reads parameters.
 func escapeParameter(s string) string { return parameterEscapes.Replace(s) }
 
-// bounded gives a query its limits and parameters.
+// bounded gives a query its limits and parameters. It takes the cancellation
+// away: the driver would close the connection under a running query, which
+// ends the embedded engine (an uncaught NetException), and leaving a page of
+// the dashboard is enough for that. The server's own time limit ends it.
 func bounded(ctx context.Context, params clickhouse.Parameters, limit time.Duration) context.Context {
 	settings := clickhouse.Settings{
 		"max_execution_time":                 int(limit.Seconds()),
@@ -113,11 +116,14 @@ func bounded(ctx context.Context, params clickhouse.Parameters, limit time.Durat
 		"max_bytes_before_external_group_by": queryMemory / 2,
 		"readonly":                           2,
 	}
-	return clickhouse.Context(ctx, clickhouse.WithSettings(settings), clickhouse.WithParameters(params))
+	return clickhouse.Context(context.WithoutCancel(ctx), clickhouse.WithSettings(settings), clickhouse.WithParameters(params))
 }
 
 // each runs a query and calls scan for every row.
 func (s *Store) each(ctx context.Context, what, query string, params clickhouse.Parameters, scan func(driver.Rows) error) error {
+	if err := ctx.Err(); err != nil {
+		return explain(what, err)
+	}
 	rows, err := s.conn.Query(bounded(ctx, params, queryTimeout), query)
 	if err != nil {
 		return explain(what, err)
