@@ -18,11 +18,10 @@ import (
 
 // trial runs the pack over a simulated fleet, as the detector would.
 type trial struct {
-	engine  *engine.Engine
-	fleet   *simulate.Fleet
-	seq     uint64
-	found   []fleet.Finding
-	pending []fleet.Finding
+	engine *engine.Engine
+	fleet  *simulate.Fleet
+	seq    uint64
+	found  []fleet.Finding
 }
 
 func newTrial(t *testing.T, cfg simulate.Config) *trial {
