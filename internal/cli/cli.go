@@ -63,7 +63,7 @@ type root struct {
 	Restore RestoreCmd `cmd:"" help:"Bring a backup back, or check it."`
 	Doctor  DoctorCmd  `cmd:"" help:"Say what is wrong, and with --security what is weak."`
 
-\1 `cmd:"" help:"Print the version."`
+	Version VersionCmd `cmd:"" help:"Print the version."`
 	Engine  EngineCmd  `cmd:"" hidden:"" help:"The embedded ClickHouse, started by up."`
 }
 
