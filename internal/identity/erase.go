@@ -87,6 +87,7 @@ type Eraser struct {
 const (
 	settleWait  = 20 * time.Second // for consumers to pass the device's last message
 	settlePoll  = 50 * time.Millisecond
+	settleCalm  = 6 // polls in a row: a mover notes its position before it stores
 	replayRetry = time.Minute
 	eraseWithin = 5 * time.Minute
 	wipeTries   = 5
@@ -346,52 +347,86 @@ func (e *Eraser) wipeRows(ctx context.Context, id string) (deleted, left map[str
 	return deleted, left, nil
 }
 
-// settle waits until nobody of the device is connected and every durable
-// consumer has passed what is on the streams now. It is no fault when that
-// takes too long: what comes later is found by the verification.
+// settle waits until nobody of the device is connected and the movers have
+// stored what is on the streams now. It is no fault when that takes too long:
+// what comes later is found by the verification.
 func (e *Eraser) settle(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
+	until, err := e.ends(ctx)
 	ticker := time.NewTicker(settlePoll)
 	defer ticker.Stop()
-	for !e.settled(ctx, id) {
+	for calm := 0; calm < settleCalm; calm++ {
+		if err != nil || !e.settled(ctx, id, until) {
+			calm = -1
+		}
 		select {
 		case <-ctx.Done():
-			e.deps.Log.Warn("erasure goes on although not everything has settled", "device", id)
+			e.deps.Log.Warn("erasure goes on although not everything has settled", "device", id, "error", err)
 			return
 		case <-ticker.C:
 		}
 	}
 }
 
-func (e *Eraser) settled(ctx context.Context, id string) bool {
+// mover is how far a stream is stored, as its mover notes it in bucket
+// "position" just before it stores.
+type mover struct {
+	Stream string `json:"stream"`
+	Last   uint64 `json:"last"`
+}
+
+func (e *Eraser) movers(ctx context.Context) ([]mover, error) {
+	kv, err := e.r.deps.Bus.Bucket(ctx, bus.BucketPosition)
+	if err != nil {
+		return nil, err
+	}
+	watcher, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, fmt.Errorf("list positions: %w", err)
+	}
+	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	var all []mover
+	for entry := range watcher.Updates() {
+		if entry == nil {
+			return all, nil
+		}
+		var m mover // other entries of the bucket are numbers
+		if json.Unmarshal(entry.Value(), &m) == nil && m.Stream != "" {
+			all = append(all, m)
+		}
+	}
+	return nil, fleet.Errorf(fleet.CodeUnavailable, "list positions: the broker ended the watch")
+}
+
+// ends is the last message of every stream that a mover stores.
+func (e *Eraser) ends(ctx context.Context) (map[string]uint64, error) {
+	all, err := e.movers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[string]uint64{}
+	for _, m := range all {
+		found, err := stream{core: m.Stream != bus.StreamFleet, name: m.Stream}.open(ctx, e.r.deps.Bus)
+		if err != nil {
+			return nil, err
+		}
+		ends[m.Stream] = found.CachedInfo().State.LastSeq
+	}
+	return ends, nil
+}
+
+func (e *Eraser) settled(ctx context.Context, id string, until map[string]uint64) bool {
 	live, _, err := e.r.deps.Bus.Live(ctx, id)
 	if err != nil || len(live) > 0 {
 		return false
 	}
-	b := e.r.deps.Bus
-	for _, s := range []struct {
-		js   jetstream.JetStream
-		name string
-	}{
-		{b.Fleet, bus.StreamFleet},
-		{b.Core, bus.StreamFindings},
-		{b.Core, "KV_" + bus.BucketDevice},
-		{b.Core, "KV_" + bus.BucketQuarantine},
-		{b.Core, "KV_" + bus.BucketIncident},
-		{b.Core, "KV_" + bus.BucketDelivery},
-	} {
-		stream, err := s.js.Stream(ctx, s.name)
-		if err != nil {
-			return false
-		}
-		consumers := stream.ListConsumers(ctx)
-		for info := range consumers.Info() {
-			if info.Config.Durable != "" && info.Config.AckPolicy != jetstream.AckNonePolicy && (info.NumPending > 0 || info.NumAckPending > 0) {
-				return false
-			}
-		}
-		if consumers.Err() != nil {
+	all, err := e.movers(ctx)
+	if err != nil {
+		return false
+	}
+	for _, m := range all {
+		if m.Last < until[m.Stream] {
 			return false
 		}
 	}
