@@ -36,6 +36,7 @@ func (e *Engine) baselineState(d *device, s *stream) fleet.BaselineState {
 		Since: time.Unix(m.Started, 0).UTC(), Low: low, High: high,
 	}
 	unit := unitFromName(s.metric)
+	state.Low = possible(low, unit)
 	progress := m.Progress(cfg)
 	switch {
 	case m.Samples() == 0:
@@ -44,7 +45,7 @@ func (e *Engine) baselineState(d *device, s *stream) fleet.BaselineState {
 	case progress.Ready:
 		state.State = "ready"
 		state.Detail = fmt.Sprintf("Learned from %s readings over %s; %d of 24 hours of the day are known. Expects %s at this hour.",
-			grouped(state.Samples), span((d.clock/1000-m.Started)*1000), m.Hours(), interval(fleet.Range{Low: low, High: high}, unit))
+			grouped(state.Samples), span((d.clock/1000-m.Started)*1000), m.Hours(), interval(fleet.Range{Low: state.Low, High: high}, unit))
 	default:
 		state.Detail = fmt.Sprintf("Has %s readings over %s; %d of 24 hours of the day are known. Needs ", grouped(state.Samples),
 			span((d.clock/1000-m.Started)*1000), m.Hours())
@@ -52,7 +53,7 @@ func (e *Engine) baselineState(d *device, s *stream) fleet.BaselineState {
 		if s.prior != nil {
 			state.Detail += fmt.Sprintf(" Until then %d devices of its cohort are its measure.", s.prior.Devices)
 			low, _, high := s.prior.Range(cfg, m, d.clock/1000, offset)
-			state.Low, state.High = low, high
+			state.Low, state.High = possible(low, unit), high
 		}
 	}
 	if d.held {

@@ -1,11 +1,13 @@
 package engine_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"cordon/detect/engine"
 	"cordon/internal/fleet"
 )
 
@@ -51,6 +53,63 @@ func TestCohort_judgesADeviceWithoutHistory(t *testing.T) {
 	for _, b := range e.Baselines(late[0]) {
 		require.Equal(t, "ready", b.State)
 	}
+}
+
+// TestCohort_sameForAnyOrderAndRestart holds pools and joint models to the
+// metamorphic property: devices in any order between ticks, restarts anywhere.
+func TestCohort_sameForAnyOrderAndRestart(t *testing.T) {
+	run := func(reverse bool, restarts ...int) []string {
+		cfg := engine.DefaultConfig()
+		cfg.Joint.Learn = 60
+		e := engine.New(cfg)
+		for id, source := range map[string]string{"unlike-itself": jointRule, "odd": stormyRules[1]} {
+			e.Apply(fleet.Record{Kind: fleet.ControlKind, Control: fleet.Control{Rule: &fleet.RuleChange{ID: id, Source: source}}})
+		}
+		s := newSynthetic(8, 33, start)
+		s.step = 10 * time.Minute
+		s.devices[7].attack = func(at time.Time, r []fleet.Reading) {
+			if at.After(start.Add(62 * time.Hour)) {
+				r[2].Value += 3e6
+			}
+		}
+		for _, d := range s.devices {
+			e.Apply(fleet.Record{Kind: fleet.ControlKind, Control: fleet.Control{Device: &fleet.DeviceChange{ID: d.id, Cohort: "c"}}})
+		}
+		var found []fleet.Finding
+		for n := range 480 {
+			var batch []fleet.Record
+			s.next(func(r fleet.Record) {
+				if n > 340 || r.Device != s.devices[7].id { // the eighth comes late
+					batch = append(batch, r)
+				}
+			})
+			if reverse {
+				slices.Reverse(batch)
+			}
+			for _, r := range batch {
+				found = append(found, e.Apply(r)...)
+			}
+			if slices.Contains(restarts, n) {
+				state := e.Snapshot()
+				e = engine.New(cfg)
+				require.NoError(t, e.Restore(state))
+				require.Equal(t, state, e.Snapshot())
+			}
+			e.Apply(fleet.Record{Kind: fleet.TickKind, ReceivedAt: s.at, Tick: fleet.Tick{Healthy: true}})
+		}
+		bases := map[string]int{}
+		for _, f := range found {
+			bases[f.RuleID+" "+f.Explanation.Basis]++
+		}
+		t.Log(bases)
+		require.NotZero(t, bases["odd cohort"])
+		out := lines(t, found)
+		slices.Sort(out)
+		return out
+	}
+	want := run(false)
+	require.Equal(t, want, run(true))
+	require.Equal(t, want, run(false, 10, 300, 341, 345, 380, 400, 470))
 }
 
 // apply feeds readings of one metric, one every so often.
@@ -195,4 +254,28 @@ func TestBaseline_verdictTeaches(t *testing.T) {
 	}
 	require.Less(t, again(fleet.TruePositive), 50)
 	require.Greater(t, again(fleet.FalsePositive), 50)
+}
+
+const lastingRule = "id: lasting\ntitle: Lasting\nkind: baseline\nmetric: cpu_percent\nsustained: 2\nsustained_for: 30m\nmode: alert\nevidence: own\nseverity: low\nrunbook: x\nfalse_positives: [y]\n"
+
+// TestBaseline_sustainedForATime raises after half an hour however often
+// readings come.
+func TestBaseline_sustainedForATime(t *testing.T) {
+	for _, step := range []time.Duration{time.Minute, 10 * time.Minute} {
+		e := engine.New(engine.DefaultConfig())
+		e.Apply(fleet.Record{Kind: fleet.ControlKind, Control: fleet.Control{Rule: &fleet.RuleChange{ID: "lasting", Source: lastingRule}}})
+		f := &feeder{t: t, apply: e.Apply}
+		s := newSynthetic(1, 14, start)
+		jump := start.Add(4*24*time.Hour + 3*time.Hour)
+		for at := start; at.Before(jump.Add(2 * time.Hour)); at = at.Add(step) {
+			v := s.devices[0].readings(at)[0].Value
+			if !at.Before(jump) {
+				v = 99
+			}
+			f.put(at, "cpu_percent", v)
+		}
+		require.Len(t, f.found, 1)
+		require.Equal(t, jump, f.found[0].WindowStart)
+		require.Equal(t, jump.Add(30*time.Minute), f.found[0].WindowEnd)
+	}
 }

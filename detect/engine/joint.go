@@ -110,7 +110,7 @@ func (e *Engine) judgeTogether(d *device, a *active, t *together, at int64, r *f
 			t.model, t.next, t.since = t.next, nil, at
 		}
 	}
-	switch t.latch.Step(j.Score >= 1, at, a.Sustained, a.ClearAfter) {
+	switch t.latch.Step(j.Score >= 1, at, a.sustained(&t.latch, at), a.ClearAfter) {
 	case threshold.Raise:
 		e.emit(e.togetherFinding(d, a, t, j, at, r))
 	case threshold.Clear:
@@ -136,7 +136,7 @@ func (e *Engine) togetherFinding(d *device, a *active, t *together, j joint.Judg
 	back := func(v float64) float64 { return t.center[k] + t.ratio[k]*v }
 	x.Metric, x.Unit = most.Metric, unitFromName(most.Metric)
 	x.Value = back(most.Value)
-	x.Expected = &fleet.Range{Low: back(most.Center - 3*most.Scale), High: back(most.Center + 3*most.Scale)}
+	x.Expected = &fleet.Range{Low: possible(back(most.Center-3*most.Scale), x.Unit), High: back(most.Center + 3*most.Scale)}
 	if i := slices.IndexFunc(d.streams, func(s *stream) bool { return s.metric == most.Metric }); i >= 0 {
 		x.Readings = d.streams[i].evidence()
 	}

@@ -175,7 +175,7 @@ func (e *Engine) judge(d *device, s *stream, b *bound, j baseline.Judgement, at 
 	if strange && !b.latch.Raised && b.last != 0 && at-b.last < e.cfg.HoldOff.Milliseconds() && j.Surprise < b.peak+1 {
 		strange = false
 	}
-	switch b.latch.Step(strange, at, a.Sustained, a.ClearAfter) {
+	switch b.latch.Step(strange, at, a.sustained(&b.latch, at), a.ClearAfter) {
 	case threshold.Raise:
 		b.last, b.peak = at, j.Surprise
 		s.model.Dispute()
@@ -188,6 +188,15 @@ func (e *Engine) judge(d *device, s *stream, b *bound, j baseline.Judgement, at 
 			b.peak = max(b.peak, j.Surprise)
 		}
 	}
+}
+
+// sustained is how many readings in a row raise: as many as the rule says, and
+// more while they have not lasted as long as it says.
+func (a *active) sustained(l *threshold.Latch, at int64) int {
+	if a.SustainedFor == 0 || l.Run > 0 && at-l.Start >= a.SustainedFor.Milliseconds() {
+		return a.Sustained
+	}
+	return max(a.Sustained, int(l.Run)+2)
 }
 
 // leastSurprise bounds what a budget can ask for.
@@ -241,7 +250,7 @@ func (e *Engine) raiseBaseline(d *device, s *stream, b *bound, j baseline.Judgem
 		low, _, high = s.prior.Range(&e.cfg.Baseline, s.model, at/1000, d.local(at))
 		x.Basis, x.Samples = "cohort", s.prior.Samples
 	}
-	x.Expected = &fleet.Range{Low: low, High: high}
+	x.Expected = &fleet.Range{Low: possible(low, x.Unit), High: high}
 	p, limit := j.P(), math.Pow(10, -a.needs(s.model))
 	x.Score, x.Threshold = &p, &limit
 	x.Readings = s.evidence()

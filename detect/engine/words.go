@@ -230,6 +230,16 @@ func scaled(v, reference float64, unit string) (value float64, name string) {
 	return v, unit
 }
 
+// possible keeps the low end of what is expected possible: shares, amounts and
+// rates are not negative.
+func possible(low float64, unit string) float64 {
+	switch unit {
+	case "%", "By", "By/s", "1/s", "1", "s", "packets/s":
+		return max(low, 0)
+	}
+	return low
+}
+
 // significant writes three significant digits, whole thousands grouped.
 func significant(v float64) string {
 	if v == 0 || math.Abs(v) < 1e-12 {

@@ -232,6 +232,7 @@ func (c *checker) check() {
 		c.baseline()
 	case Joint:
 		c.metric()
+		c.sustainedFor()
 		r.Sustained = orDefault(r.Sustained, 3)
 		r.ClearAfter = orDefault(r.ClearAfter, 5)
 		c.atMost("sustained", r.Sustained, 1000)
@@ -316,7 +317,7 @@ var keysOf = map[string][]Kind{
 	"clear_when": {Threshold}, "counter": {Threshold, Baseline}, "distinct": {Count}, "yields_to": {Count}, "steps": {Sequence}, "of": {Change},
 	"grace": {Absence}, "schedule": {Threshold, Count, Absence, Sequence, Change},
 	"when": {Threshold}, "raise_after": {Threshold}, "clear_after": {Threshold, Baseline, Joint},
-	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline, Joint}, "min_effect": {Baseline}, "min_change": {Baseline},
+	"sensitivity": {Baseline}, "budget": {Baseline}, "direction": {Baseline}, "sustained": {Baseline, Joint}, "sustained_for": {Baseline, Joint}, "min_effect": {Baseline}, "min_change": {Baseline},
 	"events": {Count, Change}, "group_by": {Count, Sequence, Change}, "threshold": {Count}, "window": {Count, Sequence}, "then": {Count},
 	"after": {Absence},
 }
@@ -366,9 +367,16 @@ func (c *checker) limits() {
 	}
 }
 
+func (c *checker) sustainedFor() {
+	if d := c.rule.SustainedFor; d < 0 || d > 24*time.Hour {
+		c.fault("sustained_for", 0, "sustained_for %s is not between 0 and 24h", d)
+	}
+}
+
 func (c *checker) baseline() {
 	r := c.rule
 	c.metric()
+	c.sustainedFor()
 	if r.Sensitivity != 0 && r.Budget != 0 {
 		c.fault("budget", 0, "budget and sensitivity both set the limit: keep one")
 	}

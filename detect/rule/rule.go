@@ -75,12 +75,13 @@ type Rule struct {
 	RaiseAfter int    `yaml:"raise_after"` // threshold: readings in a row that raise
 	ClearAfter int    `yaml:"clear_after"` // threshold, baseline: readings in a row that clear
 
-	Sensitivity float64   `yaml:"sensitivity"` // baseline: tail probability at or below which a reading is remarkable
-	Budget      float64   `yaml:"budget"`      // baseline: instead of sensitivity, the false alarms allowed per stream and day
-	Direction   Direction `yaml:"direction"`   // baseline
-	Sustained   int       `yaml:"sustained"`   // baseline: remarkable readings in a row that raise
-	MinEffect   float64   `yaml:"min_effect"`  // baseline: least distance from the expected centre, as a share of it
-	MinChange   float64   `yaml:"min_change"`  // baseline: least distance from the expected centre, in units
+	Sensitivity  float64       `yaml:"sensitivity"`   // baseline: tail probability at or below which a reading is remarkable
+	Budget       float64       `yaml:"budget"`        // baseline: instead of sensitivity, the false alarms allowed per stream and day
+	Direction    Direction     `yaml:"direction"`     // baseline
+	Sustained    int           `yaml:"sustained"`     // baseline: remarkable readings in a row that raise
+	SustainedFor time.Duration `yaml:"sustained_for"` // baseline, joint: and for at least so long, however often readings come
+	MinEffect    float64       `yaml:"min_effect"`    // baseline: least distance from the expected centre, as a share of it
+	MinChange    float64       `yaml:"min_change"`    // baseline: least distance from the expected centre, in units
 
 	ClearWhen string `yaml:"clear_when"` // threshold: once raised, only readings that meet this clear (hysteresis)
 	Counter   bool   `yaml:"counter"`    // threshold, baseline: the metric only grows, a smaller value is a restart from 0
