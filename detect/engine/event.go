@@ -11,11 +11,11 @@ import (
 
 // sequence follows events that must come in an order.
 func (e *Engine) sequence(d *device, a *active, event *fleet.AuditEvent, at int64, r *fleet.Record) {
-	any := false
+	about := false
 	for i := range a.Steps {
-		any = any || a.MatchesStep(i, event)
+		about = about || a.MatchesStep(i, event)
 	}
-	if !any {
+	if !about {
 		return
 	}
 	ep := e.group(d, a, a.Group(event), at)

@@ -124,6 +124,9 @@ func auditPairs(e *fleet.AuditEvent, text string) {
 		}
 		if e.Fields["audit.type"] == "EXECVE" && len(word) > 1 && word[0] == 'a' && word != "argc" {
 			arguments = append(arguments, value)
+			if len(word) == 2 { // a0 to a9, for rules that name them
+				setField(e, word, value)
+			}
 			continue
 		}
 		auditPair(e, word, value)
@@ -171,8 +174,8 @@ func unhex(value string) string {
 	return text
 }
 
-// speakers report their own sign-ins on the log, so that the record of the
-// same attempt must not count twice.
+// speaks says whether a program reports its sign-ins itself, so that the record
+// of the same attempt must not count twice.
 func speaks(exe string) bool {
 	switch exe[strings.LastIndexByte(exe, '/')+1:] {
 	case "sshd", "sshd-session", "sshd-auth", "su", "sudo", "login", "dropbear":

@@ -67,6 +67,7 @@ func TestDecode_auditdRecords(t *testing.T) {
 	}
 	e := decodeLines(t, "type=EXECVE"+stamp+`argc=3 a0="sh" a1="-c" a2=6375726C20782079`)
 	require.Equal(t, "sh -c curl x y", e[0].Fields["process.cmd_line"])
+	require.Equal(t, "curl x y", e[0].Fields["a2"])
 	e = decodeLines(t, "type=PROCTITLE"+stamp+"proctitle=2F62696E2F7368002D63006C73")
 	require.Equal(t, "/bin/sh -c ls", e[0].Fields["process.cmd_line"])
 	e = decodeLines(t, "Nov 24 11:59:58 h kernel: audit: type=1112 audit(1795521598.243:77): pid=1 msg='op=login acct=\"root\" exe=\"/bin/x\" addr=192.0.2.3 res=failed'")
