@@ -40,7 +40,7 @@ func (m *Model) Encode(w *wire.Writer) {
 
 // Decode reads a model's state.
 func (m *Model) Decode(r *wire.Reader) {
-	n := r.Count()
+	n := min(r.Count(), MaxMetrics)
 	m.Metrics = make([]Metric, n)
 	for i := range m.Metrics {
 		m.Metrics[i] = Metric{Name: r.String(), Center: r.Float(), Scale: r.Float(), Raw: r.Float(), Wander: r.Float()}
