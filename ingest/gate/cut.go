@@ -82,16 +82,16 @@ func (g *Gate) kick(ctx context.Context, device string, targets []fleet.Connecti
 
 // confirm asks the brokers until all of them list no connection that the
 // quarantine forbids and no callout from before is open. Meanwhile it kicks
-// what they list. It returns the proof and what it kicked. took is how long the
-// cut took: a measure of how busy the brokers are.
+// what they list. It returns the proof and what it kicked.
 //
 // A broker takes a connection off its list before the last message that it has
 // read from it is handled. Hence the pause between a kick and the look that
 // counts, and the barriers within it. The look comes behind the pause, so it
 // also sees what was admitted by another gate's callout that was open at the
 // cut.
-func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time, took time.Duration) ([]fleet.BrokerProof, []fleet.Connection, error) {
+func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.Time, watch *stopwatch) ([]fleet.BrokerProof, []fleet.Connection, error) {
 	deadline := time.Now().Add(e.g.cfg.ConfirmWithin)
+	took := time.Since(since) // by the cut: a measure of how busy the brokers are
 	var kicked []fleet.Connection
 	for {
 		if q.Level != fleet.Observe {
@@ -102,6 +102,7 @@ func (e *enforcer) confirm(ctx context.Context, q fleet.Quarantine, since time.T
 		if current := e.current(q.Device); current.q.ID != q.ID || !current.q.Active() {
 			return nil, kicked, errMoved
 		}
+		watch.lap("settled")
 		start := time.Now()
 		proofs, more, err := e.look(ctx, q, since)
 		took = max(took, time.Since(start)/settleFactor)
@@ -256,7 +257,7 @@ func (g *Gate) reconcileLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(g.cfg.Reconcile):
+		case <-time.After(min(g.cfg.Reconcile, g.cfg.FloodEvery)):
 		}
 	}
 }
@@ -270,6 +271,7 @@ func (g *Gate) reconcile(ctx context.Context) error {
 	g.peers.expect(proofs)
 	g.table.sync(live, before)
 	g.peers.save(ctx)
+	g.limits.sample(ctx, live)
 	for _, l := range live {
 		why, silent := g.objection(l)
 		if why == "" {

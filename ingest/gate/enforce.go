@@ -218,7 +218,7 @@ func (e *enforcer) enforce(ctx context.Context, ent entry) error {
 	}
 	// The state is written while the brokers settle.
 	applied := e.apply(ctx, ent, kicked)
-	proofs, more, err := e.confirm(ctx, ent.q, start, time.Since(start))
+	proofs, more, err := e.confirm(ctx, ent.q, start, &watch)
 	kicked = merge(kicked, more)
 	saved := <-applied
 	if saved.err != nil {

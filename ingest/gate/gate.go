@@ -34,7 +34,7 @@ type Config struct {
 	Clones        Clones        // one identity on two live connections
 	Failures      int           // refusals of one device from one address within FailureWindow; then it is refused unasked
 	FailureWindow time.Duration //
-	FloodEvery    time.Duration // how often the brokers' counters are sampled; 0: never
+	FloodEvery    time.Duration // how often the brokers' counters are looked at, if more often than Reconcile
 	FloodMessages float64       // per second that one connection may send …
 	FloodBytes    float64       // … and bytes
 	CoolDown      time.Duration // how long a device that flooded is refused
@@ -50,7 +50,7 @@ func DefaultConfig() Config {
 		Reconcile:      30 * time.Second,
 		TickEvery:      10 * time.Second,
 		PerDevice:      4, PerAddress: 0, Clones: ClonesNewest, BrokerMemory: time.Hour, Failures: 20, FailureWindow: time.Minute,
-		FloodEvery: 10 * time.Second, FloodMessages: 5_000, FloodBytes: 32 << 20, CoolDown: time.Minute,
+		FloodEvery: 30 * time.Second, FloodMessages: 5_000, FloodBytes: 32 << 20, CoolDown: time.Minute,
 	}
 }
 
@@ -132,7 +132,7 @@ func (g *Gate) run(ctx context.Context) error {
 		return err
 	}
 	loops := []func(context.Context) error{
-		g.enforcer.run, g.enforcer.keepTime, g.enforcer.journal.Run, g.devices.run, g.reconcileLoop, g.tickLoop, g.sampleLoop,
+		g.enforcer.run, g.enforcer.keepTime, g.enforcer.journal.Run, g.devices.run, g.reconcileLoop, g.tickLoop,
 	}
 	for _, loop := range loops {
 		group.Go(func() {

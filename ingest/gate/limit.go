@@ -225,28 +225,3 @@ func (g *Gate) exempt(ctx context.Context, device string) bool {
 	d, err := g.deps.Device(ctx, device)
 	return err != nil || d.Historic
 }
-
-// sampleLoop looks for floods.
-func (g *Gate) sampleLoop(ctx context.Context) error {
-	if g.cfg.FloodEvery <= 0 {
-		<-ctx.Done()
-		return nil
-	}
-	tick := time.NewTicker(g.cfg.FloodEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		live, _, err := g.deps.Bus.Live(ctx, "")
-		if err != nil {
-			if ctx.Err() == nil {
-				g.deps.Log.Warn("connections were not sampled", "error", err)
-			}
-			continue
-		}
-		g.limits.sample(ctx, live)
-	}
-}

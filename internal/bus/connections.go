@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	connzPage = 1024
+	connzPage = 8192 // a broker goes through all of its connections for every page
 	// brokerWait is how long a broker may take to answer before it counts as
 	// silent.
 	brokerWait = time.Second

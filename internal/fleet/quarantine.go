@@ -50,7 +50,7 @@ type Proof struct {
 
 // Step is one step on the way to confirmed.
 type Step struct {
-	Name   string  `json:"name"` // noticed, cut, applied, proven, fenced
+	Name   string  `json:"name"` // noticed, cut, settled, proven, fenced
 	TookMS float64 `json:"took_ms"`
 }
 
