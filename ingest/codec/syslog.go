@@ -222,9 +222,10 @@ func busyBox(line string, e *fleet.AuditEvent) string {
 		return line
 	}
 	f, l := slices.Index(facilities, facility), slices.Index(levels, level)
-	if level == "warning" {
+	switch level {
+	case "warning":
 		l = 4
-	} else if level == "error" {
+	case "error":
 		l = 3
 	}
 	if f < 0 || l < 0 {
