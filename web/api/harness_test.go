@@ -249,7 +249,7 @@ func startConfigured(t *testing.T, secure bool, log *slog.Logger, configure func
 	}
 	r.API = New(cfg, Deps{
 		Bus: r.bus, Operators: operator.New(people, operator.Deps{Bus: r.bus, Log: log, Clock: r.now, Secrets: seal.Ephemeral()}),
-		Devices: r.devices, Lifecycle: r.devices, Erasures: identity.NewEraser(identity.EraserDeps{Registry: r.devices, Wiper: r.store, Log: log}), Incidents: r.alerts, Quarantines: cells{r.alerts}, Rules: r.alerts, Notices: r.alerts, History: r.store,
+		Devices: r.devices, Lifecycle: r.devices, Erasures: identity.NewEraser(identity.EraserDeps{Registry: r.devices, Wiper: r.store, Log: log}), Incidents: r.alerts, Quarantines: cells{r.alerts}, Rules: r.alerts, Notices: r.alerts, Alerts: told{r.alerts}, History: r.store,
 		Insight: Insight{Stages: func(context.Context) []fleet.StageStatus {
 			return []fleet.StageStatus{{Stage: "ingest", Healthy: true, LagSeconds: 1.5}}
 		}},
