@@ -161,6 +161,12 @@ func (c *cordon) erasure() {
 
 	dir := t.TempDir()
 	file := filepath.Join(dir, "receipt.json")
+	c.stop()
+	stores := []string{"broker", "clickhouse"}
+	for _, store := range stores { // a backup from before
+		require.NoError(t, os.CopyFS(filepath.Join(dir, store), os.DirFS(filepath.Join(c.dir, store))))
+	}
+	c.start()
 	require.Contains(t, fails(t, "device", "erase", "gone", "--reason", "x", "--data", c.dir), "--yes")
 	c.run("device", "erase", "gone", "--reason", "its owner asked", "--yes", "--out", file)
 	var s identity.Statement
@@ -201,4 +207,22 @@ func (c *cordon) erasure() {
 	require.Equal(t, identity.ErasureDone, ledger.Items[0].State)
 	require.Zero(t, c.device("gone").ReadingsStored)
 	fails(t, "device", "enroll", "gone", "--data", c.dir)
+
+	// A restored backup brings the device back, and the ledger beside the keys
+	// erases it again.
+	c.stop()
+	for _, store := range stores {
+		require.NoError(t, os.RemoveAll(filepath.Join(c.dir, store)))
+		require.NoError(t, os.CopyFS(filepath.Join(c.dir, store), os.DirFS(filepath.Join(dir, store))))
+	}
+	c.start()
+	require.Eventually(t, func() bool {
+		c.runJSON(&ledger, "device", "erasures")
+		return len(ledger.Items) == 1 && ledger.Items[0].Replays == 1 && ledger.Items[0].State == identity.ErasureDone
+	}, 60*time.Second, 200*time.Millisecond)
+	require.Equal(t, "retired", c.device("gone").State)
+	require.Zero(t, c.device("gone").ReadingsStored)
+	s, err = ledger.Items[0].Receipt.Verify([]byte(ledger.Items[0].Receipt.Certificate))
+	require.NoError(t, err)
+	require.Contains(t, s.Places, identity.Place{Place: "clickhouse telemetry", Deleted: 50})
 }

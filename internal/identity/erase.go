@@ -128,7 +128,12 @@ func (e *Eraser) replay(ctx context.Context, all bool) error {
 				errs = append(errs, err)
 				continue
 			}
-			if again = left > 0; again {
+			device, err := e.r.Lookup(ctx, entry.Device)
+			if err != nil && fleet.CodeOf(err) != fleet.CodeNotFound {
+				errs = append(errs, err)
+				continue
+			}
+			if again = left > 0 || err == nil && device.ErasedAt.IsZero(); again {
 				entry.Replays++
 				e.deps.Log.Warn("data of an erased device are back, erasing them again", "device", entry.Device, "rows", left)
 			}
