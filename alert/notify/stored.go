@@ -66,7 +66,7 @@ func (s *Service) SetReceiver(ctx context.Context, r Receiver, actor string) (Re
 	if err := (Config{Receivers: []Receiver{r}}).Validate(); err != nil {
 		return none, fleet.Errorf(fleet.CodeInvalid, "%s", err.Error())
 	}
-	raw, err := json.Marshal(secrets{r.URL, r.Secret, r.Secrets, r.Password})
+	raw, err := json.Marshal(secrets{r.URL, r.Secret, r.Secrets, r.Password}) //nolint:gosec // sealed in the next line
 	if err != nil {
 		return none, fmt.Errorf("encode secrets of receiver %s: %w", r.Name, err)
 	}
@@ -255,7 +255,7 @@ func (s *Service) supervise(ctx context.Context) error {
 	defer func() {
 		for _, r := range now {
 			r.stop()
-			<-r.done
+			_ = <-r.done // it was told to stop
 		}
 	}()
 	failed := make(chan error, 64)
@@ -266,7 +266,7 @@ func (s *Service) supervise(ctx context.Context) error {
 				continue
 			}
 			r.stop()
-			<-r.done
+			_ = <-r.done // it was told to stop
 			delete(now, w)
 		}
 		if err := s.dropRemoved(ctx); err != nil && ctx.Err() == nil {

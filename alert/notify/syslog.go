@@ -40,8 +40,15 @@ func syslogLine(it item, host string) string {
 	}
 	data := ""
 	for _, p := range []fact{
-		{"id", c.ID}, {"incident", inc.ID}, {"change", c.Change}, {"severity", string(inc.Severity)}, {"state", string(inc.State)},
-		{"device", inc.Device}, {"cohort", inc.Cohort}, {"rules", strings.Join(newest(inc.Rules, 5), ",")}, {"actor", strings.Join(newest(inc.Actors, 5), ",")},
+		{"id", c.ID},
+		{"incident", inc.ID},
+		{"change", c.Change},
+		{"severity", string(inc.Severity)},
+		{"state", string(inc.State)},
+		{"device", inc.Device},
+		{"cohort", inc.Cohort},
+		{"rules", strings.Join(newest(inc.Rules, 5), ",")},
+		{"actor", strings.Join(newest(inc.Actors, 5), ",")},
 	} {
 		if p.Value != "" {
 			data += " " + p.Name + `="` + syslogValue.Replace(oneLine([]byte(p.Value))) + `"`
