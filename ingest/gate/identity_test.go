@@ -137,7 +137,7 @@ func TestGate_makersCertificates(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	require.Eventually(t, func() bool { return !again.IsConnected() }, patience, poll)
-	_, err = w.NATS(t, "acme-1", insist(first), nats.MaxReconnects(0))
+	_, err = w.NATS(t, "acme-1", insist(first.Clone()), nats.MaxReconnects(0))
 	require.Error(t, err)
 }
 
