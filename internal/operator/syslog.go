@@ -50,11 +50,9 @@ func (d *Directory) Forward(ctx context.Context, address, authority string) erro
 		host = "-"
 	}
 	for ctx.Err() == nil {
-		err := d.forward(ctx, consumer, dial, framed, host)
-		if ctx.Err() != nil {
-			break
+		if err := d.forward(ctx, consumer, dial, framed, host); err != nil && ctx.Err() == nil {
+			d.deps.Log.Warn("operator log is not forwarded; trying again", "to", address, "error", err)
 		}
-		d.deps.Log.Warn("operator log is not forwarded; trying again", "to", address, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(2 * time.Second):

@@ -81,7 +81,7 @@ func describe(registry huma.Registry, path string, op *huma.Operation) docsOpera
 		d.Role = "role " + string(need.role)
 	}
 	for _, p := range op.Parameters {
-		d.Parameters = append(d.Parameters, docsField{p.Name, p.In, typeName(registry, p.Schema), p.Description, p.Required})
+		d.Parameters = append(d.Parameters, docsField{p.Name, p.In, typeName(p.Schema), p.Description, p.Required})
 	}
 	curl := []string{"curl --cacert ca.pem -H \"Authorization: Bearer $CORDON_TOKEN\""}
 	if op.Method != http.MethodGet {
@@ -105,20 +105,20 @@ func fields(registry huma.Registry, s *huma.Schema) (all []docsField) {
 		s = registry.SchemaFromRef(s.Ref)
 	}
 	for name, p := range s.Properties {
-		all = append(all, docsField{name, "body", typeName(registry, p), p.Description, slices.Contains(s.Required, name)})
+		all = append(all, docsField{name, "body", typeName(p), p.Description, slices.Contains(s.Required, name)})
 	}
 	slices.SortFunc(all, func(x, y docsField) int { return strings.Compare(x.Name, y.Name) })
 	return all
 }
 
-func typeName(registry huma.Registry, s *huma.Schema) string {
+func typeName(s *huma.Schema) string {
 	switch {
 	case s == nil:
 		return ""
 	case s.Ref != "":
 		return s.Ref[strings.LastIndexByte(s.Ref, '/')+1:]
 	case s.Type == huma.TypeArray:
-		return "list of " + typeName(registry, s.Items)
+		return "list of " + typeName(s.Items)
 	case len(s.Enum) > 0:
 		var names []string
 		for _, e := range s.Enum {
