@@ -6,4 +6,5 @@ type BenchCmd struct {
 	Device     BenchDeviceCmd     `cmd:"" hidden:"" help:"Devices of bench quarantine, started by it."`
 	Ingest     BenchIngestCmd     `cmd:"" help:"Readings per second from the broker into ClickHouse, beside what the engines do alone."`
 	Chaos      BenchChaosCmd      `cmd:"" help:"Kill, cut and delay everything while devices send, and count what is stored."`
+	Alert      BenchAlertCmd      `cmd:"" help:"From a reading to the webhook that tells of it."`
 }
