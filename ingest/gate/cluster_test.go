@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -99,7 +100,19 @@ func TestGate_severalBrokers(t *testing.T) {
 	// A broker that is gone, or cut off, may still have connections.
 	servers[1].Shutdown()
 	w.Quarantine(t, "d1", fleet.Isolate)
-	q = w.Await(t, "d1", fleet.Failed)
+	// The buckets choose new leaders, which takes a while.
+	in := func(state fleet.QuarantineState) func() bool {
+		return func() bool {
+			kv, err := w.Bus.Bucket(t.Context(), bus.BucketQuarantine)
+			if err != nil {
+				return false
+			}
+			q = fleet.Quarantine{}
+			entry, err := kv.Get(t.Context(), "d1")
+			return err == nil && json.Unmarshal(entry.Value(), &q) == nil && q.State == state
+		}
+	}
+	require.Eventually(t, in(fleet.Failed), time.Minute, 50*time.Millisecond)
 	require.Contains(t, q.Failure, "broker-1")
 	_, err = w.NATS(t, "d1", cfg, nats.NoReconnect())
 	require.Error(t, err, "failed keeps denying")
@@ -107,7 +120,7 @@ func TestGate_severalBrokers(t *testing.T) {
 	w.StartGate(t)
 	require.Never(t, func() bool { return w.Current(t, "d1").State == fleet.Confirmed }, time.Second, 50*time.Millisecond)
 	require.NoError(t, run(1))
-	q = w.Await(t, "d1", fleet.Confirmed)
+	require.Eventually(t, in(fleet.Confirmed), time.Minute, 50*time.Millisecond)
 	require.Len(t, q.Proof.Brokers, 3)
 	for _, b := range q.Proof.Brokers {
 		require.True(t, b.Answered)

@@ -19,9 +19,11 @@ import (
 const (
 	// The look that confirms comes at least this many times as long after the
 	// cut as that took.
-	settleFactor = 1
-	settleMost   = 50 * time.Millisecond
-	settleParts  = 2
+	settleFactor = 3
+	settleMost   = 100 * time.Millisecond
+	settleParts  = 3
+	// So often a fence is put anew because a message came behind it.
+	fenceTries = 5
 )
 
 // violates says whether a quarantine forbids a connection.
@@ -66,6 +68,10 @@ func (g *Gate) kick(ctx context.Context, device string, targets []fleet.Connecti
 	var errs []error
 	for _, c := range targets {
 		err := g.deps.Bus.Kick(ctx, c.ServerID, c.CID)
+		if errors.Is(err, bus.ErrGone) && silent && c.Protocol == "mqtt" {
+			err = nil // dropping its session cut it
+			g.table.drop(key{c.ServerID, c.CID})
+		}
 		if errors.Is(err, bus.ErrGone) {
 			g.table.drop(key{c.ServerID, c.CID}) // it was never admitted, so no event said so
 			continue
@@ -145,18 +151,68 @@ func barrier() {
 // finds of it behind the record came from a connection that no longer was. A
 // log that takes no record takes no message of the device either, so that is
 // no reason to stay unconfirmed.
+//
+// A last message that came behind the fence all the same means that the broker
+// was still handling it: the fence is put anew once it had more time.
 func (e *enforcer) fence(ctx context.Context, q fleet.Quarantine) {
+	ctx, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	for try := range fenceTries {
+		seq, err := e.putFence(ctx, q, try)
+		if err == nil && q.Level == fleet.Observe {
+			return
+		}
+		barrier()
+		last := uint64(0)
+		if err == nil {
+			last, err = e.lastOf(ctx, q.Device)
+		}
+		switch {
+		case err != nil:
+			e.g.deps.Log.Warn("confirmation is not on the log", "device", q.Device, "error", err)
+			return
+		case last < seq:
+			return
+		}
+		if err := pause(ctx, e.g.cfg.Settle*settleFactor); err != nil {
+			return
+		}
+	}
+}
+
+func (e *enforcer) putFence(ctx context.Context, q fleet.Quarantine, try int) (uint64, error) {
 	data, err := json.Marshal(fleet.Control{Quarantine: &fleet.QuarantineChange{
 		Device: q.Device, ID: q.ID, Active: true, Level: q.Level, State: fleet.Confirmed,
 	}})
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, readWait)
-		defer cancel()
-		_, err = e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data, jetstream.WithMsgID(e.g.deps.Bus.MsgID("fence."+q.ID)))
-	}
 	if err != nil {
-		e.g.deps.Log.Warn("confirmation is not on the log", "device", q.Device, "error", err)
+		return 0, fmt.Errorf("encode fence: %w", err)
 	}
+	id := e.g.deps.Bus.MsgID(fmt.Sprintf("fence.%s.%d", q.ID, try))
+	ack, err := e.g.deps.Bus.Fleet.Publish(ctx, bus.SubjectControl+".quarantine."+q.Device, data, jetstream.WithMsgID(id))
+	if err != nil {
+		return 0, fmt.Errorf("publish fence: %w", err)
+	}
+	return ack.Sequence, nil
+}
+
+// lastOf is the place of a device's last message on the log, 0 without any.
+func (e *enforcer) lastOf(ctx context.Context, device string) (uint64, error) {
+	stream, err := e.g.deps.Bus.Fleet.Stream(ctx, bus.StreamFleet)
+	if err != nil {
+		return 0, fmt.Errorf("open stream: %w", err)
+	}
+	last := uint64(0)
+	for _, subject := range []string{bus.SubjectTelemetry, bus.SubjectAudit, bus.SubjectPosture} {
+		msg, err := stream.GetLastMsgForSubject(ctx, subject+"."+device)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read last message: %w", err)
+		}
+		last = max(last, msg.Sequence)
+	}
+	return last, nil
 }
 
 // look asks every broker once. The error says what is still in the way.

@@ -43,7 +43,6 @@ type benchEvent struct {
 	Device string
 	What   string // ready, lost, tried, admitted, hot, failed
 	At     int64  // Unix ns
-	Detail string `json:",omitempty"`
 }
 
 // BenchDeviceCmd is a child process of bench quarantine: devices with
@@ -94,7 +93,7 @@ func (c *BenchDeviceCmd) Run(ctx context.Context, g *Globals) error {
 			return nil //nolint:nilerr // the parent is done
 		}
 		if d := child.devices[line[:len(line)-1]]; d != nil {
-			d.say("hot", "")
+			d.say("hot")
 			d.send(99)
 		}
 	}
@@ -107,8 +106,8 @@ func (c *benchChild) say(e benchEvent) {
 	_ = c.out.Encode(e) // without the parent nobody reads it
 }
 
-func (d *benchDevice) say(what, detail string) {
-	d.child.say(benchEvent{Device: d.ID, What: what, Detail: detail})
+func (d *benchDevice) say(what string) {
+	d.child.say(benchEvent{Device: d.ID, What: what})
 }
 
 // connect connects every device, a few at a time.
@@ -137,7 +136,7 @@ func (c *benchChild) connect() error {
 // Dial counts attempts; the first is no reconnect.
 func (d *benchDevice) Dial(network, address string) (net.Conn, error) {
 	if d.tries.Add(1) > 1 {
-		d.say("tried", "")
+		d.say("tried")
 	}
 	return (&net.Dialer{Timeout: 10 * time.Second}).Dial(network, address)
 }
@@ -156,11 +155,11 @@ func (d *benchDevice) connect() (err error) {
 		nats.IgnoreAuthErrorAbort(), nats.MaxReconnects(-1), nats.ReconnectWait(2*time.Second), nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) {
 			d.up.Store(false)
-			d.say("lost", "")
+			d.say("lost")
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			d.up.Store(true)
-			d.say("admitted", "")
+			d.say("admitted")
 		}),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	)
@@ -175,13 +174,13 @@ func (d *benchDevice) connectMQTT(cfg *tls.Config) error {
 		SetWill("fleet/telemetry/"+d.ID, `{"will":true}`, 1, false).
 		SetConnectionLostHandler(func(mqtt.Client, error) {
 			d.up.Store(false)
-			d.say("lost", "")
+			d.say("lost")
 		}).
-		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { d.say("tried", "") }).
+		SetReconnectingHandler(func(mqtt.Client, *mqtt.ClientOptions) { d.say("tried") }).
 		SetOnConnectHandler(func(mqtt.Client) {
 			d.up.Store(true)
 			if !first {
-				d.say("admitted", "")
+				d.say("admitted")
 			}
 			first = false
 		})

@@ -428,7 +428,7 @@ func (r *benchRun) quarantineOne(ctx context.Context, cell *benchCell, byReading
 				cell.settled = time.Now()
 				return nil
 			}
-			time.Sleep(200 * time.Microsecond)
+			<-time.After(200 * time.Microsecond)
 		}
 		return nil
 	}
