@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/alecthomas/kong"
-
 	"cordon/alert/notify"
 )
 
@@ -39,7 +37,7 @@ func (c *ConfigCheckCmd) Run(g *Globals) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Validate((*kong.Application)(parser.Model)); err != nil {
+	if err := f.Validate(parser.Model); err != nil {
 		return err
 	}
 	cfg := notify.Config{Receivers: f.Receivers(), Policy: f.Policy()}
