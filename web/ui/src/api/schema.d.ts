@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Show routes and inhibitions
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["get-alert-policy"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Say who would be told, and why
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["route-alert"];
         put?: never;
@@ -95,7 +95,7 @@ export interface paths {
         put?: never;
         /**
          * Send a failed notification again
-         * @description Needs role .
+         * @description Needs role responder.
          */
         post: operations["replay-delivery"];
         delete?: never;
@@ -662,7 +662,7 @@ export interface paths {
         };
         /**
          * Sum a shift up
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["get-handover"];
         put?: never;
@@ -802,7 +802,7 @@ export interface paths {
         };
         /**
          * Download sealed evidence
-         * @description Needs role .
+         * @description Needs role analyst.
          */
         get: operations["get-evidence"];
         put?: never;
@@ -883,7 +883,7 @@ export interface paths {
         get?: never;
         /**
          * Set an incident's tags
-         * @description Needs role .
+         * @description Needs role analyst.
          */
         put: operations["tag-incident"];
         post?: never;
@@ -903,7 +903,7 @@ export interface paths {
         get?: never;
         /**
          * Link a ticket of another system
-         * @description Needs role .
+         * @description Needs role analyst.
          */
         put: operations["link-ticket"];
         post?: never;
@@ -1418,7 +1418,7 @@ export interface paths {
         };
         /**
          * List receivers, without secrets
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["list-receivers"];
         put?: never;
@@ -1439,13 +1439,13 @@ export interface paths {
         get?: never;
         /**
          * Add or change a receiver
-         * @description Needs role .
+         * @description Needs role admin.
          */
         put: operations["set-receiver"];
         post?: never;
         /**
          * Remove a receiver
-         * @description Needs role .
+         * @description Needs role admin.
          */
         delete: operations["remove-receiver"];
         options?: never;
@@ -1464,7 +1464,7 @@ export interface paths {
         put?: never;
         /**
          * Send again to a receiver that was disabled
-         * @description Needs role .
+         * @description Needs role responder.
          */
         post: operations["enable-receiver"];
         delete?: never;
@@ -1484,7 +1484,7 @@ export interface paths {
         put?: never;
         /**
          * Send an example exactly as real alerts are sent
-         * @description Needs role .
+         * @description Needs role responder.
          */
         post: operations["test-receiver"];
         delete?: never;
@@ -1502,7 +1502,7 @@ export interface paths {
         };
         /**
          * List devices by risk, the worst first
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["list-risks"];
         put?: never;
@@ -1788,13 +1788,13 @@ export interface paths {
         };
         /**
          * List silences and maintenance windows
-         * @description Needs role .
+         * @description Needs role viewer.
          */
         get: operations["list-silences"];
         put?: never;
         /**
          * Keep notifications back for a time
-         * @description Needs role .
+         * @description Needs role responder.
          */
         post: operations["add-silence"];
         delete?: never;
@@ -1815,7 +1815,7 @@ export interface paths {
         post?: never;
         /**
          * End a silence now
-         * @description Needs role .
+         * @description Needs role responder.
          */
         delete: operations["end-silence"];
         options?: never;
