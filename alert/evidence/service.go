@@ -96,7 +96,7 @@ func LoadKey(dir string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("read evidence key %s: it has %d bytes, not %d", path, len(seed), ed25519.SeedSize)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
-	if err := os.WriteFile(filepath.Join(dir, "evidence.pub"), key.Public().(ed25519.PublicKey), 0o644); err != nil { //nolint:gosec // public
+	if err := os.WriteFile(filepath.Join(dir, "evidence.pub"), key.Public().(ed25519.PublicKey), 0o600); err != nil {
 		return nil, fmt.Errorf("write public evidence key: %w", err)
 	}
 	return key, nil

@@ -243,7 +243,7 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 }
 
 // CheckModes refuses a key directory in which others than its owner can read
-// anything but certificates.
+// anything but certificates and public keys.
 func CheckModes(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -253,7 +253,7 @@ func CheckModes(dir string) error {
 		return fmt.Errorf("check key directory: %w", err)
 	}
 	for _, entry := range entries {
-		if entry.IsDir() || filepath.Ext(entry.Name()) == ".crt" || filepath.Ext(entry.Name()) == ".conf" || entry.Name() == "broker-cert.pem" {
+		if entry.IsDir() || filepath.Ext(entry.Name()) == ".pub" || filepath.Ext(entry.Name()) == ".crt" || filepath.Ext(entry.Name()) == ".conf" || entry.Name() == "broker-cert.pem" {
 			continue
 		}
 		if err := checkMode(filepath.Join(dir, entry.Name()), "600"); err != nil {
