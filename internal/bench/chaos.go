@@ -43,6 +43,7 @@ type ChaosResult struct {
 	Lost         uint64         `json:"lost"`       // messages with a receipt that are not there
 	DeadLettered uint64         `json:"dead_lettered"`
 	DeadExpected uint64         `json:"dead_expected"` // malformed messages that the broker took
+	DeadUnsure   uint64         `json:"dead_unsure"`   // and those whose answer never came
 	Resent       int            `json:"resent"`        // old messages sent again at the end
 	OutOfOrder   uint64         `json:"out_of_order"`
 	RollupsEqual bool           `json:"rollups_equal"`
@@ -53,7 +54,7 @@ type ChaosResult struct {
 // Err says what is wrong with a result.
 func (r ChaosResult) Err() error {
 	switch {
-	case r.Lost > 0, r.Duplicates > 0, r.Stored != r.Sent, r.Receipted != r.Sent, r.DeadLettered != r.DeadExpected:
+	case r.Lost > 0, r.Duplicates > 0, r.Stored != r.Sent, r.Receipted != r.Sent, r.DeadLettered < r.DeadExpected, r.DeadLettered > r.DeadExpected+r.DeadUnsure:
 		return fmt.Errorf("sent %d, receipted %d, stored %d, lost %d, twice %d, dead letters %d of %d", r.Sent, r.Receipted, r.Stored, r.Lost, r.Duplicates, r.DeadLettered, r.DeadExpected)
 	case !r.RollupsEqual:
 		return errors.New("the roll-ups count something else than the readings")
@@ -70,6 +71,7 @@ type chaos struct {
 	proxies   []*proxy // before NATS and MQTT
 	producers []producer
 	dead      atomic.Uint64
+	unsure    atomic.Uint64
 	result    ChaosResult
 	points    []string
 }
@@ -238,7 +240,8 @@ func (c *chaos) malformed(ctx context.Context) {
 				c.dead.Add(1)
 				break
 			}
-			if pause(context.WithoutCancel(ctx), 100*time.Millisecond) != nil {
+			if pause(ctx, 100*time.Millisecond) != nil {
+				c.unsure.Add(1) // it may have been taken
 				return
 			}
 		}
@@ -318,7 +321,7 @@ func (c *chaos) restart(ctx context.Context) error {
 	c.cordon.kill()
 	c.result.Kills++
 	faults := ingest.BenchFaults{Point: c.nextPoint(), After: 1 + c.random.IntN(3), Rows: 50 + c.random.IntN(3000)}
-	err := c.cordon.start(ctx, faults)
+	err := c.cordon.start(context.WithoutCancel(ctx), faults)
 	if err != nil && !errors.Is(err, errKilled) {
 		return err
 	}
@@ -357,10 +360,11 @@ const settleWithin = 3 * time.Minute
 func (c *chaos) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
-	if !c.cordon.running() {
-		if err := c.cordon.start(ctx, ingest.BenchFaults{}); err != nil {
-			return err
-		}
+	if c.cordon.running() { // maybe with a fault to come
+		c.cordon.kill()
+	}
+	if err := c.cordon.start(ctx, ingest.BenchFaults{}); err != nil {
+		return err
 	}
 	c.say("waiting for receipts")
 	for _, p := range c.producers {
@@ -392,7 +396,7 @@ func (c *chaos) count(ctx context.Context) error {
 		c.result.Sent += p.sent()
 		c.result.Receipted += p.receipted()
 	}
-	c.result.DeadExpected = c.dead.Load()
+	c.result.DeadExpected, c.result.DeadUnsure = c.dead.Load(), c.unsure.Load()
 	s, err := store.Open(ctx, c.cordon.ready.ClickHouse, c.cfg.Log, store.Options{RawKey: make([]byte, 32)})
 	if err != nil {
 		return err
