@@ -14,7 +14,7 @@
 // table before the quarantine state is read from the bucket's leader, so that
 // either the callout sees the quarantine or the enforcer sees the connection.
 // And a quarantine is confirmed only when no callout of the device is still
-// open and the brokers, asked twice, list none of its connections. The gate
+// open and the brokers, asked a while after the cut, list none of its connections. The gate
 // fails closed: when it can't read, it refuses, and when it is away the broker
 // refuses.
 //
