@@ -120,12 +120,15 @@ func (d *Detector) findPublished(ctx context.Context) error {
 	// Of the last record only some findings may have been published.
 	for seq := last.Sequence; seq > 0; seq-- {
 		m, err := stream.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break // trimmed: what is older is not needed
+		}
 		if err != nil {
-			break
+			return fmt.Errorf("read finding %d: %w", seq, err)
 		}
 		var earlier fleet.Finding
 		if json.Unmarshal(m.Data, &earlier) != nil || earlier.StreamSeq != f.StreamSeq {
-			break
+			return nil
 		}
 		d.published[earlier.ID] = earlier.Device
 	}

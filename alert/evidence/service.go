@@ -96,8 +96,8 @@ func LoadKey(dir string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("read evidence key %s: it has %d bytes, not %d", path, len(seed), ed25519.SeedSize)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
-	public := filepath.Join(dir, "evidence.pub") // 0600 like all of the directory; copy it to give it away
-	if err := errors.Join(os.WriteFile(public, key.Public().(ed25519.PublicKey), 0o600), os.Chmod(public, 0o600)); err != nil {
+	public := filepath.Join(dir, "evidence.pub")                                                                                // 0600 like all of the directory; copy it to give it away
+	if err := errors.Join(os.WriteFile(public, key.Public().(ed25519.PublicKey), 0o600), os.Chmod(public, 0o600)); err != nil { //nolint:gosec // the key directory of the configuration
 		return nil, fmt.Errorf("write public evidence key: %w", err)
 	}
 	return key, nil

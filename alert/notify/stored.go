@@ -255,7 +255,7 @@ func (s *Service) supervise(ctx context.Context) error {
 	defer func() {
 		for _, r := range now {
 			r.stop()
-			_ = <-r.done // it was told to stop
+			<-r.done //nolint:errcheck // it was told to stop
 		}
 	}()
 	failed := make(chan error, 64)
@@ -266,7 +266,7 @@ func (s *Service) supervise(ctx context.Context) error {
 				continue
 			}
 			r.stop()
-			_ = <-r.done // it was told to stop
+			<-r.done //nolint:errcheck // it was told to stop
 			delete(now, w)
 		}
 		if err := s.dropRemoved(ctx); err != nil && ctx.Err() == nil {

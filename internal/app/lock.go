@@ -38,8 +38,8 @@ func lockData(dir string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
 	}
-	if err := file.Truncate(0); err == nil {
-		_, err = file.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0)
+	if err = file.Truncate(0); err == nil {
+		_, err = fmt.Fprintf(file, "%d\n", os.Getpid())
 	}
 	if err != nil {
 		file.Close()

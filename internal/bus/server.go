@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func StartServer(cfg ServerConfig, log *slog.Logger, refused func(message string
 // listen splits an address and checks that it can be bound, because the
 // broker itself would only log a taken port.
 func listen(flag, address string) (host string, port int, err error) {
-	probe, err := net.Listen("tcp", address)
+	probe, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return "", 0, fmt.Errorf("listen on %s %s: %w; choose another port with %s HOST:PORT, or port 0 for any", flag, address, err, flag)
 	}

@@ -25,8 +25,8 @@ type UpCmd struct {
 
 // Run starts Cordon and blocks until a signal ends it.
 func (c *UpCmd) Run(ctx context.Context, g *Globals) error {
-	c.Config.Receivers, c.Config.Policy = g.File.Receivers(), g.File.Policy()
-	c.Config.Version = Version
+	c.Receivers, c.Policy = g.File.Receivers(), g.File.Policy()
+	c.Version = Version
 	var show *app.DemoConfig
 	var chat string
 	if c.Demo {
@@ -78,8 +78,8 @@ func (c *ServeCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return err
 	}
-	c.ServeConfig.Receivers, c.ServeConfig.Policy = g.File.Receivers(), g.File.Policy()
-	c.ServeConfig.Version = Version
+	c.Receivers, c.Policy = g.File.Receivers(), g.File.Policy()
+	c.Version = Version
 	return app.Serve(ctx, g.Data, c.ServeConfig, roles, g.Log)
 }
 
