@@ -127,8 +127,11 @@ func (d *Detector) findPublished(ctx context.Context) error {
 			return fmt.Errorf("read finding %d: %w", seq, err)
 		}
 		var earlier fleet.Finding
-		if json.Unmarshal(m.Data, &earlier) != nil || earlier.StreamSeq != f.StreamSeq {
-			return nil
+		if err := json.Unmarshal(m.Data, &earlier); err != nil {
+			return fmt.Errorf("decode finding %d: %w", seq, err)
+		}
+		if earlier.StreamSeq != f.StreamSeq {
+			break
 		}
 		d.published[earlier.ID] = earlier.Device
 	}
