@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,8 +31,10 @@ type worker struct {
 	sender   *sender
 	log      *slog.Logger
 
-	held     []*job               // in order of arrival; only the run loop touches it
-	flushed  map[string]time.Time // when a group's last message went out
+	held     []*job                     // in order of arrival; only the run loop touches it
+	flushed  map[string]time.Time       // when a group's last message went out
+	began    time.Time                  // of this run
+	owed     map[string]map[uint64]bool // see Service.owed
 	inFlight int
 	pausedTo time.Time // the whole receiver is left alone until then
 
@@ -168,6 +172,7 @@ func (w *worker) loop(ctx context.Context, consumer jetstream.Consumer, arrivals
 	defer cancel()
 	results := make(chan []*job)
 	w.flushed = map[string]time.Time{}
+	w.began, w.owed = w.service.now(), w.service.owed(w.receiver.Name)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	timer := time.NewTimer(0)
@@ -222,6 +227,7 @@ func (w *worker) stop(cancel func(), results <-chan []*job) {
 // accept takes an item in hand, unless its delivery has ended before.
 func (w *worker) accept(ctx context.Context, msg jetstream.Msg) {
 	j := &job{msg: msg}
+	defer func() { delete(w.owed[j.item.Change.Incident.ID], changeNumber(j.item.Change.ID)) }()
 	if err := json.Unmarshal(msg.Data(), &j.item); err != nil || j.item.ID == "" {
 		w.log.Error("notification can't be read; it is left out", "error", err)
 		_ = msg.Term()
@@ -229,7 +235,9 @@ func (w *worker) accept(ctx context.Context, msg jetstream.Msg) {
 	}
 	if slices.ContainsFunc(w.held, func(other *job) bool { return other.item.ID == j.item.ID }) {
 		i := slices.IndexFunc(w.held, func(other *job) bool { return other.item.ID == j.item.ID })
-		w.held[i].msg = msg // delivered again because an acknowledgement was late
+		if !w.held[i].sending {
+			w.held[i].msg = msg // delivered again because an acknowledgement was late
+		}
 		return
 	}
 	d, found, err := w.service.lookup(ctx, j.item.ID)
@@ -292,9 +300,14 @@ func (w *worker) start(ctx context.Context, results chan<- []*job) time.Duration
 			continue
 		}
 		busy[incident] = true
+		if j.sending || j.done { // an attempt's items are its own until it has ended
+			continue
+		}
 		due := w.due(j)
+		if w.owesOlder(j) {
+			due = later(due, w.began.Add(owedFor))
+		}
 		switch {
-		case j.sending || j.done:
 		case now.Before(due):
 			wait = min(wait, due.Sub(now))
 		case w.inFlight < room:
@@ -331,6 +344,48 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// owedFor is how long after its start a worker waits for what an earlier one
+// had in hand: it comes back at once after a clean stop, and after a crash
+// when its time has run out.
+const owedFor = 2 * workAckWait
+
+// owed are the changes whose delivery to a receiver has not ended, by
+// incident: after a restart they may come back behind newer ones.
+func (s *Service) owed(receiver string) map[string]map[uint64]bool {
+	out := map[string]map[uint64]bool{}
+	for _, d := range s.records.all() {
+		if d.Receiver != receiver || d.State != statePending {
+			continue
+		}
+		if out[d.Incident] == nil {
+			out[d.Incident] = map[uint64]bool{}
+		}
+		out[d.Incident][changeNumber(strings.TrimSuffix(d.ID, "."+receiver))] = true
+	}
+	return out
+}
+
+// owesOlder says whether something older about the same incident has still to
+// come back.
+func (w *worker) owesOlder(j *job) bool {
+	if w.service.now().Sub(w.began) >= owedFor {
+		return false
+	}
+	mine := changeNumber(j.item.Change.ID)
+	for number := range w.owed[j.item.Change.Incident.ID] {
+		if number < mine {
+			return true
+		}
+	}
+	return false
+}
+
+// changeNumber is n of a change's id <incident>.<n>; 0 where there is none.
+func changeNumber(id string) uint64 {
+	n, _ := strconv.ParseUint(id[strings.LastIndexByte(id, '.')+1:], 10, 64)
+	return n
+}
+
 // gather adds what goes out together with the first item: what was in the
 // same message before, else what waits in the same group. An incident that
 // has something older waiting elsewhere is left for later.
@@ -342,7 +397,7 @@ func (w *worker) gather(list, rest []*job, busy map[string]bool) []*job {
 			break
 		}
 		incident := j.item.Change.Incident.ID
-		fits := j.item.Group == first.item.Group && j.delivery.Batch == first.delivery.Batch && !j.sending && !j.done
+		fits := !j.sending && !j.done && j.item.Group == first.item.Group && j.delivery.Batch == first.delivery.Batch
 		if fits && (mine[incident] || !busy[incident]) {
 			j.sending = true
 			list = append(list, j)
@@ -368,7 +423,7 @@ func (w *worker) settle(list []*job) {
 	for _, j := range list {
 		j.sending = false
 	}
-	w.held = slices.DeleteFunc(w.held, func(j *job) bool { return j.done })
+	w.held = slices.DeleteFunc(w.held, func(j *job) bool { return !j.sending && j.done })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pausedTo = w.retryAt
