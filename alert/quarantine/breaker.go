@@ -277,6 +277,8 @@ func (s *Service) watchGuards(ctx context.Context) error {
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketGuard, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
 			s.guardsOnce.Do(func() { close(s.guardsReady) })

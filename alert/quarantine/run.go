@@ -131,6 +131,8 @@ func (s *Service) watch(ctx context.Context) error {
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketQuarantine, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
 			s.once.Do(func() { close(s.ready) })

@@ -63,6 +63,8 @@ func (d *devices) watch(ctx context.Context) error {
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
 	initial := true
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
 			initial = false

@@ -83,6 +83,8 @@ func (e *enforcer) watch(ctx context.Context) error {
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketQuarantine, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
 			e.once.Do(func() { close(e.loaded) })

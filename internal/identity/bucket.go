@@ -96,6 +96,8 @@ func listJSON[T any](ctx context.Context, r *Registry, bucket, pattern string) (
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
 	list := []T{}
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if entry == nil {
 			return list, nil

@@ -392,6 +392,8 @@ func (e *Eraser) movers(ctx context.Context) ([]mover, error) {
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
 	var all []mover
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if entry == nil {
 			return all, nil
@@ -560,6 +562,8 @@ func (e *Eraser) dropDeliveries(ctx context.Context, incidents []string) error {
 		return fmt.Errorf("list deliveries: %w", err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if entry == nil {
 			return nil

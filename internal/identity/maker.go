@@ -210,6 +210,8 @@ func (r *Registry) watchMakers(ctx context.Context) error {
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
 	initial := true
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if initial = initial && entry != nil; initial {
 			continue

@@ -127,6 +127,8 @@ func (r *Registry) bar(ctx context.Context, device, why string) error {
 		return fmt.Errorf("list keys: %w", err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if entry == nil {
 			return nil

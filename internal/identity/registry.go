@@ -174,6 +174,8 @@ func (r *Registry) watch(ctx context.Context) error {
 		return fmt.Errorf("watch bucket %s: %w", bus.BucketDevice, err)
 	}
 	defer watcher.Stop() //nolint:errcheck // nothing can be done about it
+	// The client misses an end of ctx that comes while it subscribes.
+	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for entry := range watcher.Updates() {
 		if entry == nil {
 			r.finishLoading()
