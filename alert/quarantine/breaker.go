@@ -281,7 +281,7 @@ func (s *Service) watchGuards(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
-			s.guardsOnce.Do(func() { close(s.guardsReady) })
+			s.guardsOnce.Do(s.loaded)
 			continue
 		}
 		if update.Operation() == jetstream.KeyValuePut {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -101,8 +102,8 @@ type Service struct {
 	blocks    map[string]fleet.Block // outside actors, by address
 	more      int                    // devices that the full approval request does not name; only Run touches it
 
-	guardsReady chan struct{}
-	guardsOnce  sync.Once
+	parts      atomic.Int32 // buckets that are in memory
+	guardsOnce sync.Once
 }
 
 type held struct {
@@ -123,12 +124,20 @@ func New(cfg Config, deps Deps) *Service {
 	return &Service{
 		cfg: cfg, deps: deps, metrics: newMetrics(deps.Metrics), ready: make(chan struct{}),
 		entries: map[string]held{}, decisions: map[string]decision{}, findings: map[string]string{},
-		changed: make(chan struct{}), breakers: map[string]fleet.Breaker{}, approvals: map[string]fleet.Approval{}, blocks: map[string]fleet.Block{}, guardsReady: make(chan struct{}),
+		changed: make(chan struct{}), breakers: map[string]fleet.Breaker{}, approvals: map[string]fleet.Approval{}, blocks: map[string]fleet.Block{},
 	}
 }
 
-// Ready is closed once memory holds every quarantine.
+// Ready is closed once memory holds every quarantine, breaker, approval and
+// block.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// loaded counts the buckets that are in memory: decisions need both.
+func (s *Service) loaded() {
+	if s.parts.Add(1) == 2 {
+		close(s.ready)
+	}
+}
 
 func (s *Service) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	s.kvMu.Lock()

@@ -26,12 +26,10 @@ func (s *Service) Run(ctx context.Context) error {
 	defer group.Wait()
 	group.Go(func() { s.follow(ctx) })
 	group.Go(func() { s.followGuards(ctx) })
-	for _, part := range []<-chan struct{}{s.ready, s.guardsReady} {
-		select {
-		case <-part:
-		case <-ctx.Done():
-			return nil
-		}
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil
 	}
 	consumer, err := s.deps.Bus.Core.CreateOrUpdateConsumer(ctx, bus.StreamFindings, jetstream.ConsumerConfig{
 		Durable: consumerName, Description: "automatic quarantine decisions",
@@ -135,7 +133,7 @@ func (s *Service) watch(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = watcher.Stop() })()
 	for update := range watcher.Updates() {
 		if update == nil {
-			s.once.Do(func() { close(s.ready) })
+			s.once.Do(s.loaded)
 			continue
 		}
 		var q fleet.Quarantine
