@@ -56,7 +56,7 @@ export function Page({
           onClick={openHelp}
         />
       </header>
-      <div className={fill ? "cd-body cd-body-fill" : "cd-body"} id="content" tabIndex={-1}>
+      <div className={fill ? "cd-body cd-body-fill" : "cd-body"} id="content" tabIndex={fill ? -1 : 0}>
         {fill ? children : <div className="cd-body-in">{children}</div>}
       </div>
       {foot && <div className="cd-foot">{foot}</div>}
